@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Spreads a window over a round trip (RFC 9002, section 7.7): a bucket that fills at the path's rate and from which each
+/// packet takes its bytes.
+///
+/// The bucket is deep enough for batches, in which segmentation offload pays, and for timers that wake late. It holds
+/// what leaves in a millisecond, at least ten datagrams, and beyond ten datagrams never more than a quarter of the
+/// window. Without an RTT nothing is known to spread over: then the window alone limits.
+struct Pacer {
+    /// The burst that is always allowed, in datagrams: as much as an initial window.
+    static let minimumBurstDatagrams = 10
+    /// How much sending at the rate the bucket holds.
+    static let burstSpan = Nanoseconds.milliseconds(1)
+
+    /// Bytes that may leave; below zero after packets that do not wait, like probes.
+    private var tokens: Double?
+    private var lastRefill = Instant.zero
+    /// Bytes per nanosecond; nil if the path's RTT is not known.
+    private var rate: Double?
+    /// Bytes that the bucket holds.
+    private(set) var capacity = 0
+
+    init() {}
+
+    /// The rate in bytes per second, nil if the path is not paced.
+    var bytesPerSecond: Double? { rate.map { $0 * 1e9 } }
+
+    /// How many bytes are worth waiting for, rather than sending a datagram whenever one may leave.
+    var preferredBatch: Int { capacity / 2 }
+
+    /// How many bytes may leave now.
+    ///
+    /// - Parameters:
+    ///   - smoothedRTT: nil or zero if nothing is known of the path.
+    ///   - isInSlowStart: the window doubles in a round trip, so the rate must be twice as high.
+    mutating func budget(
+        now: Instant, window: Int, smoothedRTT: Nanoseconds?, maximumDatagramSize: Int, isInSlowStart: Bool
+    ) -> Int {
+        let minimumBurst = Self.minimumBurstDatagrams * maximumDatagramSize
+        guard let smoothedRTT, smoothedRTT > .zero else {
+            rate = nil
+            capacity = minimumBurst
+            return window
+        }
+        let span = Double(max(smoothedRTT, RTTEstimator.minimumSample).rawValue)
+        let rate = (isInSlowStart ? 2 : 1.25) * Double(window) / span
+        self.rate = rate
+        capacity = max(minimumBurst, Int(min(Double(window / 4), rate * Double(Self.burstSpan.rawValue))))
+        let limit = Double(capacity)
+        if let tokens {
+            let passed = Double(max(now - lastRefill, .zero).rawValue)
+            self.tokens = min(tokens + passed * rate, limit)
+        } else {
+            tokens = limit
+        }
+        lastRefill = now
+        return max(0, Int(tokens ?? 0))
+    }
+
+    /// Bytes have left. Packets that do not wait for the pacer are counted as well.
+    mutating func sent(bytes: Int) {
+        guard let tokens else { return }
+        self.tokens = max(tokens - Double(bytes), -Double(capacity))
+    }
+
+    /// When so many bytes may leave, by the rate of the last `budget`; no sooner than `now`. More than the bucket holds is
+    /// not waited for.
+    func nextSendTime(now: Instant, bytes: Int) -> Instant {
+        guard let rate, let tokens, rate > 0 else { return now }
+        let missing = Double(min(bytes, capacity)) - tokens
+        guard missing > 0 else { return now }
+        // One nanosecond more rather than rounding up, which would need the C library's mathematics.
+        let wait = missing / rate
+        return max(lastRefill + Nanoseconds(wait < 9e18 ? Int64(wait) + 1 : .max), now)
+    }
+
+    /// Empties the bucket: what comes to a path, or comes back to it, starts at its rate and not with a burst.
+    mutating func reset(now: Instant) {
+        tokens = 0
+        lastRefill = now
+    }
+}
