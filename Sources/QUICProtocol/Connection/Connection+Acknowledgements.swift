@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+extension QUICConnection {
+    // MARK: Acknowledgements
+
+    mutating func receiveAck(
+        _ ack: AckFrame, bytes: RawSpan, space: PacketNumberSpaceID, now: Instant
+    ) throws(TransportError) {
+        ackOutcome.reset()
+        try spaces[space].beginAck(largest: ack.largest)
+        var ranges = AckRangeReader(ack, in: bytes)
+        while let range = ranges.next() {
+            try spaces[space].acknowledge(range: range, outcome: &ackOutcome)
+        }
+        if space != .initial { handshake.peerCompletedAddressValidation = true }
+        guard ackOutcome.acknowledged.count > 0 else { return }
+        updateRTT(ack, space: space, now: now)
+        if space == .application, let largest = spaces.application.largestAcknowledged {
+            protection.acknowledged(largest)
+        }
+        resolve(in: space, now: now)
+        // A client cannot tell from an Initial acknowledgement that the server can send freely (RFC 9002, section 6.2.1).
+        if role == .server || handshake.peerCompletedAddressValidation { timers.probeTimeoutCount = 0 }
+    }
+
+    /// Takes a sample on the path that the largest packet was sent on, if the frame gives one (RFC 9000, section 9.4).
+    private mutating func updateRTT(_ ack: AckFrame, space: PacketNumberSpaceID, now: Instant) {
+        let delay: Nanoseconds =
+            space == .application
+            ? RTTEstimator.ackDelay(encoded: ack.encodedDelay, exponent: peerParameters.ackDelayExponent) : .zero
+        for index in 0..<paths.count {
+            paths[index].recovery.acknowledgementReceived(
+                ackOutcome, in: space, largest: ack.largest, ackDelay: delay, maxAckDelay: peerParameters.maxAckDelay,
+                isHandshakeConfirmed: handshake.isConfirmed, now: now)
+        }
+    }
+
+    /// Finds what is lost, and draws the conclusions.
+    private mutating func resolve(in space: PacketNumberSpaceID, now: Instant) {
+        timers.lossLimits.removeAll(keepingCapacity: true)
+        for index in 0..<paths.count { timers.lossLimits.append(paths[index].recovery.lossLimit(in: space)) }
+        let limits = timers.lossLimits
+        spaces[space].detectLoss(now: now, limits: limits.span, outcome: &ackOutcome)
+        draw(conclusionsIn: space, now: now)
+    }
+
+    /// Lets the paths and the owners of frames know what became of the packets that `ackOutcome` names.
+    private mutating func draw(conclusionsIn space: PacketNumberSpaceID, now: Instant) {
+        applyOutcome(now: now)
+        for index in 0..<ackOutcome.acknowledged.count {
+            let packet = ackOutcome.acknowledged[index]
+            for frame in packet.frames { frameAcknowledged(spaces[space].frame(at: frame), space: space) }
+        }
+        for index in 0..<ackOutcome.lost.count {
+            let packet = ackOutcome.lost[index]
+            for frame in packet.frames { sendAgain(spaces[space].frame(at: frame), space: space) }
+        }
+        spaces[space].releaseResolved()
+    }
+
+    /// A path is gone, and what was in flight on it with it.
+    mutating func sendAgainWhatWasInFlight(onPathAt index: Int, now: Instant) {
+        ackOutcome.reset()
+        spaces.application.declareLost(path: paths[index].id, outcome: &ackOutcome)
+        draw(conclusionsIn: .application, now: now)
+    }
+
+    /// Brings the paths' bytes in flight and congestion windows up to date with `ackOutcome`.
+    mutating func applyOutcome(now: Instant) {
+        for index in 0..<paths.count {
+            let change = paths[index].recovery.apply(ackOutcome, maxAckDelay: peerParameters.maxAckDelay, now: now)
+            paths[index].statistics.packetsLost += UInt64(change.packetsLost)
+            statistics.packetsLost += UInt64(change.packetsLost)
+        }
+    }
+
+    private mutating func frameAcknowledged(_ frame: SentFrame, space: PacketNumberSpaceID) {
+        switch frame {
+        case .stream, .resetStream, .stopSending, .maxData, .maxStreamData, .maxStreams, .dataBlocked, .streamDataBlocked,
+            .streamsBlocked:
+            streams.acknowledged(frame)
+        case .ack(let largest):
+            spaces[space].received.acknowledgementAcknowledged(largest: largest)
+        case .crypto(let offset, let length):
+            crypto[space.level].acknowledged(offset: offset, length: length)
+        case .retireConnectionID(let sequence):
+            remoteIDs.retirementAcknowledged(sequence)
+        case .ping, .newConnectionID, .pathChallenge, .handshakeDone:
+            // A challenge is answered by its response, not by an acknowledgement (RFC 9000, section 8.2.2).
+            break
+        }
+    }
+
+    // MARK: Loss
+
+    /// What a frame said is still to be said (RFC 9000, section 13.3).
+    private mutating func sendAgain(_ frame: SentFrame, space: PacketNumberSpaceID) {
+        switch frame {
+        case .stream, .resetStream, .stopSending, .maxData, .maxStreamData, .maxStreams, .dataBlocked, .streamDataBlocked,
+            .streamsBlocked:
+            streams.lost(frame)
+        case .crypto(let offset, let length):
+            crypto[space.level].lost(offset: offset, length: length)
+        case .newConnectionID(let sequence):
+            localIDs.announcementLost(sequence)
+        case .retireConnectionID(let sequence):
+            remoteIDs.retirementLost(sequence)
+        case .handshakeDone:
+            handshake.isHandshakeDonePending = true
+        case .ack, .ping, .pathChallenge:
+            // Acknowledgements go out anew; a challenge is repeated by its validator, with new data.
+            break
+        }
+    }
+
+    // MARK: Probe timeout
+
+    /// The time without an acknowledgement after which the peer is probed, before backing off (RFC 9002, section 6.2.1).
+    func probeTimeout(in space: PacketNumberSpaceID) -> Nanoseconds {
+        let maxAckDelay: Nanoseconds = space == .application && handshake.hasPeerParameters ? peerParameters.maxAckDelay : .zero
+        return paths.active.recovery.rtt.pto(maxAckDelay: maxAckDelay)
+    }
+
+    /// Old read keys are kept for three probe timeouts after a key update (RFC 9001, section 6.5).
+    var keyDiscardDelay: Nanoseconds { probeTimeout(in: .application) * 3 }
+
+    /// The earlier of what the loss time and the probe timeout ask for, and what is to be done then (RFC 9002, A.8).
+    func lossDeadline() -> (instant: Instant, kind: LossTimer)? {
+        var loss: (Instant, LossTimer)?
+        for space in PacketNumberSpaceID.allCases {
+            if let time = spaces[space].lossTime, loss.map({ time < $0.0 }) ?? true { loss = (time, .loss(space)) }
+        }
+        if let loss { return loss }
+        // At the anti-amplification limit nothing could be sent (RFC 9002, section 6.2.2.1).
+        guard isOpen(), !timers.isAmplificationBlocked, paths.active.state != .transportLost else { return nil }
+        let backoff = Int64(1) << Int64(min(timers.probeTimeoutCount, 16))
+        var earliest: (Instant, LossTimer)?
+        for space in PacketNumberSpaceID.allCases {
+            guard spaces[space].ackElicitingInFlight > 0, let sent = spaces[space].timeOfLastAckElicitingSent else { continue }
+            guard space != .application || handshake.isConfirmed else { continue }
+            let instant = sent + probeTimeout(in: space) * backoff
+            if earliest.map({ instant < $0.0 }) ?? true { earliest = (instant, .probe(space)) }
+        }
+        if earliest == nil, role == .client, !handshake.peerCompletedAddressValidation, !handshake.isConfirmed {
+            // The server may wait for more bytes before it may send (RFC 9002, section 6.2.2.1).
+            let space: PacketNumberSpaceID = protection.canSeal(.handshake) ? .handshake : .initial
+            earliest = (timers.lastSentAt + probeTimeout(in: space) * backoff, .probe(space))
+        }
+        return earliest
+    }
+
+    enum LossTimer {
+        case loss(PacketNumberSpaceID)
+        case probe(PacketNumberSpaceID)
+    }
+
+    mutating func lossDeadlineExpired(_ timer: LossTimer, now: Instant) {
+        switch timer {
+        case .loss(let space):
+            ackOutcome.reset()
+            resolve(in: space, now: now)
+        case .probe(let space):
+            timers.probeTimeoutCount += 1
+            statistics.probeTimeouts += 1
+            // Two probes, so that the loss of one does not cost another timeout (RFC 9002, section 6.2.4).
+            spaces.setProbes(2, in: space)
+            resendOldest(in: space, packets: 2)
+            if space == .initial, protection.canSeal(.handshake) {
+                spaces.handshakeProbes = max(1, spaces.handshakeProbes)
+                resendOldest(in: .handshake, packets: 1)
+            }
+            timers.lastSentAt = now
+        }
+    }
+
+    /// Marks what the oldest packets carried to be sent again. They stay in flight: they may yet be acknowledged.
+    private mutating func resendOldest(in space: PacketNumberSpaceID, packets count: Int) {
+        if space != .application {
+            crypto[space.level].retransmitAllUnacknowledged()
+            return
+        }
+        var left = count
+        var next = spaces[space].firstOutstanding
+        while left > 0, let number = next {
+            if let packet = spaces[space].outstandingPacket(number), packet.isAckEliciting {
+                for frame in packet.frames { sendAgain(spaces[space].frame(at: frame), space: space) }
+                left -= 1
+            }
+            next = spaces[space].nextOutstanding(after: number)
+        }
+    }
+}
+
+extension PacketNumberSpaceID {
+    /// The level whose CRYPTO stream belongs to the space.
+    var level: EncryptionLevel {
+        switch self {
+        case .initial: .initial
+        case .handshake: .handshake
+        case .application: .oneRTT
+        }
+    }
+}
+
+extension SentPacket {
+    /// The indices of its frames in the space's log.
+    var frames: Range<UInt64> { firstFrame..<firstFrame &+ UInt64(frameCount) }
+}

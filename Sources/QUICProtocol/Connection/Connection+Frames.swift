@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+extension QUICConnection {
+    /// Hands one frame to the room that it concerns. That it may come at this level has been checked.
+    mutating func handle(
+        _ frame: Frame, bytes: RawSpan, level: EncryptionLevel, path: PathID, destination: ConnectionID, arrival: Arrival
+    ) throws(TransportError) {
+        switch frame {
+        case .padding, .ping, .dataBlocked, .streamsBlocked:
+            // Being blocked is for the peer's own records: our grants follow what the application reads.
+            break
+        case .stream(let frame):
+            try receiveStream(frame, bytes: bytes, now: arrival.now)
+        case .ack(let frame):
+            try receiveAck(frame, bytes: bytes, space: level.space, now: arrival.now)
+        case .crypto(let frame):
+            try receiveCrypto(frame, bytes: bytes, level: level)
+        case .resetStream(let frame):
+            try streams.receive(frame)
+        case .stopSending(let frame):
+            try streams.receive(frame)
+        case .maxData(let limit):
+            streams.receiveMaxData(limit)
+        case .maxStreamData(let id, let limit):
+            try streams.receiveMaxStreamData(id, limit)
+        case .maxStreams(let direction, let limit):
+            streams.receiveMaxStreams(direction, limit)
+        case .streamDataBlocked(let id, _):
+            try streams.receiveStreamDataBlocked(id)
+        case .newToken:
+            guard role == .client else {
+                throw TransportError(.protocolViolation, frameType: frame.type, "only a server gives tokens")
+            }
+        case .newConnectionID(let frame):
+            try receiveNewConnectionID(frame, now: arrival.now)
+        case .retireConnectionID(let sequence):
+            try receiveRetireConnectionID(sequence, packetID: destination, now: arrival.now)
+        case .pathChallenge(let data):
+            receivePathChallenge(data, on: path, datagramSize: arrival.datagramSize, now: arrival.now)
+        case .pathResponse(let data):
+            receivePathResponse(data, now: arrival.now)
+        case .connectionClose(let frame):
+            receiveClose(frame, bytes: bytes, now: arrival.now)
+        case .handshakeDone:
+            guard role == .client else {
+                throw TransportError(.protocolViolation, frameType: frame.type, "only a server says that the handshake is done")
+            }
+            guard handshake.isComplete else {
+                throw TransportError(.protocolViolation, frameType: frame.type, "the handshake is not done")
+            }
+            handshakeConfirmed()
+        }
+    }
+
+    private mutating func receiveStream(_ frame: StreamFrame, bytes: RawSpan, now: Instant) throws(TransportError) {
+        let rtt = paths.active.recovery.rtt.smoothed
+        try bytes.withUnsafeBytes { pointer throws(TransportError) in
+            try streams.receive(frame, bytes: UnsafeRawBufferPointer(rebasing: pointer[frame.data.range]), now: now, rtt: rtt)
+        }
+    }
+
+    private mutating func receiveCrypto(_ frame: CryptoFrame, bytes: RawSpan, level: EncryptionLevel) throws(TransportError) {
+        try bytes.withUnsafeBytes { pointer throws(TransportError) in
+            try crypto[level].receive(offset: frame.offset, bytes: UnsafeRawBufferPointer(rebasing: pointer[frame.data.range]))
+        }
+    }
+
+    private mutating func receiveNewConnectionID(_ frame: NewConnectionIDFrame, now: Instant) throws(TransportError) {
+        let bereft = try remoteIDs.receive(frame)
+        // The active path first: it must not be left without an ID.
+        for id in bereft where id == paths.activeID { replaceConnectionID(ofPath: id) }
+        for id in bereft where id != paths.activeID { replaceConnectionID(ofPath: id) }
+        serveWaitingPaths(now: now)
+        noteTokenChanges()
+    }
+
+    private mutating func replaceConnectionID(ofPath id: PathID) {
+        guard let index = paths.index(of: id) else { return }
+        paths[index].destinationID = remoteIDs.take(for: id)
+        if paths[index].destinationID == nil { events.append(.path(.connectionIDsExhausted(id))) }
+    }
+
+    private mutating func receiveRetireConnectionID(
+        _ sequence: UInt64, packetID: ConnectionID, now: Instant
+    ) throws(TransportError) {
+        // A packet sent before the retirement may come after it.
+        let linger = probeTimeout(in: .application) * 3
+        let gone = try localIDs.retire(sequence: sequence, usedByPacket: packetID, now: now, lingerUntil: now + linger)
+        for id in gone { routingChanges.append(.removeID(id)) }
+        forgetPaths(usingLocalID: sequence)
+    }
+
+    /// Tells the endpoint which reset tokens may come in from now on.
+    mutating func noteTokenChanges() {
+        for change in remoteIDs.takeTokenChanges() {
+            routingChanges.append(change.isActive ? .addToken(change.token) : .removeToken(change.token))
+        }
+    }
+}

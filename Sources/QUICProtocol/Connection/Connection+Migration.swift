@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Following a peer that moves, and proving paths (RFC 9000, sections 8.2 and 9; `M10` to `M18`).
+extension QUICConnection {
+    /// The path that an authenticated packet came on, which is made if it is new.
+    ///
+    /// - Returns: nil if nothing may come from there.
+    mutating func arrivalPath(_ arrival: Arrival) -> Int? {
+        if let index = paths.index(of: arrival.tuple) { return index }
+        guard role == .server else { return nil }
+        if paths.isFull {
+            guard let index = paths.indexToEvict() else { return nil }
+            removePath(at: index)
+        }
+        let index = paths.add(
+            arrival.tuple, amplification: AmplificationBudget(isLifted: false),
+            congestionControl: configuration.congestionControl,
+            maximumDatagramSize: ConnectionConfiguration.minimumUDPPayload, now: arrival.now)
+        paths[index].amplification.datagramReceived(arrival.datagramSize)
+        events.append(.path(.added(paths[index].id)))
+        return index
+    }
+
+    /// A packet was taken in on a path: the peer may have moved there.
+    ///
+    /// - Parameters:
+    ///   - isHighest: no packet with a higher number was seen before in its space (M10).
+    mutating func packetArrived(
+        on id: PathID, level: EncryptionLevel, isHighest: Bool, isProbing: Bool, destination: ConnectionID, now: Instant
+    ) {
+        guard let index = paths.index(of: id) else { return }
+        paths[index].lastUsed = now
+        guard role == .server else { return }
+        if level == .oneRTT { noteLocalID(destination, onPathAt: index) }
+        if index != paths.activeIndex, isHighest {
+            if level == .oneRTT, isProbing {
+                receivedProbe(onPathAt: index, now: now)
+            } else if level == .oneRTT || !handshake.isComplete {
+                followPeer(toPathAt: index, now: now)
+            }
+        }
+    }
+
+    /// Notes under which of our IDs the peer sends on a path. If it comes back to a path under another ID than before, it
+    /// does not want the two to be linked: the path needs another ID of the peer's, too (M17).
+    private mutating func noteLocalID(_ id: ConnectionID, onPathAt index: Int) {
+        guard let sequence = localIDs.sequence(of: id), sequence != paths[index].localIDSequence else { return }
+        if paths[index].localIDSequence != nil, index != paths.activeIndex, remoteIDs.unusedCount > 0 {
+            releaseConnectionID(ofPathAt: index)
+        }
+        paths[index].localIDSequence = sequence
+    }
+
+    /// The peer probes a path, and may soon move to it: prove it ahead, under IDs of its own (RFC 9000, section 9.1).
+    private mutating func receivedProbe(onPathAt index: Int, now: Instant) {
+        giveConnectionID(toPathAt: index)
+        if paths[index].state == .unvalidated {
+            paths[index].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+        }
+    }
+
+    /// The peer is at another address now: adopt it at once and prove it under way (M11).
+    private mutating func followPeer(toPathAt index: Int, now: Instant) {
+        let oldIndex = paths.activeIndex
+        let old = paths[oldIndex]
+        let isPortOnly = old.tuple.remote.hasSameIP(as: paths[index].tuple.remote) && old.tuple.local == paths[index].tuple.local
+        let isNew = !paths[index].wasActive
+        if isNew, isPortOnly {
+            // The same network by another port of the NAT's: RTT and congestion state stay (M12, RFC 9000, section 9.4).
+            paths[index].recovery.takeOver(old.recovery, now: now)
+            paths[index].maximumDatagramSize = old.maximumDatagramSize
+        } else if isNew {
+            setMaximumDatagramSize(handshake.isComplete ? initialDatagramSize : old.maximumDatagramSize, ofPathAt: index)
+        } else {
+            events.append(.path(.restored(paths[index].id)))
+        }
+        chooseConnectionID(forPathAt: index, movedFrom: oldIndex)
+        statistics.peerMoves += 1
+        events.append(.path(.peerMoved(from: old.id, to: paths[index].id, isPortOnly ? .portOnly : .address)))
+        activate(index, reason: .peerMoved)
+        if !paths[index].isValidated, !paths[index].validator.isRunning, handshake.isComplete {
+            paths[index].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+        }
+        // An attacker may have raced a copied packet ahead: whoever is at the old address can then answer (M14, section 9.3.3).
+        if old.isValidated, !old.validator.isRunning, handshake.isComplete {
+            paths[oldIndex].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: oldIndex))
+        }
+        // The packet that moved the peer may have closed the old path as well.
+        if let sequence = old.localIDSequence, localIDs.isRetired(sequence) { forgetPaths(usingLocalID: sequence) }
+    }
+
+    /// A peer that moved under a new ID of ours is answered under a new ID of its; one that kept the ID did not choose
+    /// to move, and the ID moves with it (M17, RFC 9000, section 9.5).
+    private mutating func chooseConnectionID(forPathAt index: Int, movedFrom oldIndex: Int) {
+        guard paths[index].destinationID == nil || remoteIDs.id(of: paths[index].id) == nil else { return }
+        if paths[index].localIDSequence == paths[oldIndex].localIDSequence || remoteIDs.usesEmptyID {
+            remoteIDs.move(from: paths[oldIndex].id, to: paths[index].id)
+            paths[index].destinationID = paths[oldIndex].destinationID
+        } else {
+            giveConnectionID(toPathAt: index)
+            if paths[index].destinationID == nil {
+                // No ID is left and none can come while nothing is sent: go on under the old one rather than fall silent.
+                remoteIDs.move(from: paths[oldIndex].id, to: paths[index].id)
+                paths[index].destinationID = paths[oldIndex].destinationID
+            }
+        }
+        noteTokenChanges()
+    }
+
+    /// Takes an unused ID for a path that has none; the path used least recently gives way if none is left.
+    private mutating func giveConnectionID(toPathAt index: Int) {
+        guard paths[index].destinationID == nil else { return }
+        let id = paths[index].id
+        paths[index].destinationID = remoteIDs.take(for: id)
+        noteTokenChanges()
+        if paths[index].destinationID == nil { events.append(.path(.connectionIDsExhausted(id))) }
+    }
+
+    /// When a validation that nobody set a limit for fails (RFC 9000, section 8.2.4).
+    func validationTimeout(ofPathAt index: Int) -> Nanoseconds {
+        let current = probeTimeout(in: .application)
+        let initial = RTTEstimator(initial: configuration.initialRTT).pto(maxAckDelay: peerParameters.maxAckDelay)
+        return max(current, paths[index].recovery.rtt.pto(maxAckDelay: peerParameters.maxAckDelay), initial) * 3
+    }
+
+    // MARK: Challenges
+
+    mutating func receivePathChallenge(_ data: UInt64, on id: PathID, datagramSize: Int, now: Instant) {
+        guard let index = paths.index(of: id) else { return }
+        paths[index].statistics.challengesReceived += 1
+        // Only the newest is answered (M16).
+        paths[index].pendingResponse = data
+        paths[index].pendingResponseIsPadded = datagramSize >= ConnectionConfiguration.minimumUDPPayload
+        giveConnectionID(toPathAt: index)
+    }
+
+    /// A response counts for the challenge it answers, on whatever path it comes (RFC 9000, section 8.2.3).
+    mutating func receivePathResponse(_ data: UInt64, now: Instant) {
+        for index in 0..<paths.count {
+            guard paths[index].validator.isRunning, let rtt = paths[index].validator.roundTrip(of: data, now: now) else { continue }
+            pathAnswered(at: index, rtt: rtt, now: now)
+            return
+        }
+    }
+
+    private mutating func pathAnswered(at index: Int, rtt: Nanoseconds, now: Instant) {
+        let id = paths[index].id
+        paths[index].recovery.seedRTT(rtt)
+        let challenges = paths[index].validator.challengesSent
+        let wasPadded = paths[index].lastChallengeWasPadded
+        let provedSize = paths[index].isProvingSize
+        paths[index].validated()
+        if !provedSize { events.append(.path(.validated(id, rtt: rtt, challenges: challenges))) }
+        if !wasPadded {
+            // The address is proved; that the path bears 1,200 bytes is not yet (RFC 9000, section 8.2.1).
+            paths[index].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+            paths[index].isProvingSize = true
+        }
+    }
+
+    // MARK: Deadlines
+
+    mutating func pathDeadlineExpired(now: Instant) {
+        for id in (0..<paths.count).map({ paths[$0].id }) {
+            guard let index = paths.index(of: id), paths[index].validator.isRunning, now >= paths[index].validator.failsAt else {
+                continue
+            }
+            validationFailed(at: index, now: now)
+        }
+    }
+
+    private mutating func validationFailed(at index: Int, now: Instant) {
+        let id = paths[index].id
+        let failure: PathFailure = paths[index].isWaitingForConnectionID ? .noConnectionIDAvailable : .noResponse
+        paths[index].validationFailed()
+        events.append(.path(.failed(id, failure)))
+        guard role == .server else { return }
+        guard index == paths.activeIndex else { return removePath(at: index) }
+        guard let fallback = paths.fallback.flatMap({ paths.index(of: $0) }), paths[fallback].state == .validated else { return }
+        if remoteIDs.id(of: paths[fallback].id) == nil, !remoteIDs.usesEmptyID {
+            // The ID had gone along to the address that failed.
+            remoteIDs.move(from: id, to: paths[fallback].id)
+        }
+        events.append(.path(.restored(paths[fallback].id)))
+        activate(fallback, reason: .fallback)
+        if let failed = paths.index(of: id) { removePath(at: failed) }
+    }
+
+    /// The peer retired one of our IDs: a path on which it used that one is one that it left.
+    mutating func forgetPaths(usingLocalID sequence: UInt64) {
+        guard role == .server else { return }
+        for id in (0..<paths.count).map({ paths[$0].id }) where id != paths.activeID {
+            guard let index = paths.index(of: id), paths[index].localIDSequence == sequence else { continue }
+            removePath(at: index)
+        }
+    }
+}

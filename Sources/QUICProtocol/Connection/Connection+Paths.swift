@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The application's verbs: add, probe, switch, close (`M1` to `M8`).
+extension QUICConnection {
+    /// The path that carries the application's data.
+    public var activePath: PathID { paths.activeID }
+
+    public func pathSnapshots() -> [PathSnapshot] {
+        (0..<paths.count).map { snapshot(at: $0) }
+    }
+
+    /// Nil if the path was closed.
+    public func pathSnapshot(_ id: PathID) -> PathSnapshot? {
+        paths.index(of: id).map { snapshot(at: $0) }
+    }
+
+    private func snapshot(at index: Int) -> PathSnapshot {
+        let path = paths[index]
+        return PathSnapshot(
+            id: path.id, tuple: path.tuple, state: path.state, isActive: index == paths.activeIndex,
+            destinationConnectionID: path.destinationID, smoothedRTT: path.recovery.rtt.smoothed,
+            latestRTT: path.recovery.rtt.latest, minimumRTT: path.recovery.rtt.minimum,
+            congestionWindow: path.recovery.congestion.window, bytesInFlight: path.recovery.bytesInFlight,
+            maximumDatagramSize: path.maximumDatagramSize, statistics: path.statistics)
+    }
+
+    /// Makes another pair of addresses known. Sends nothing (M1).
+    ///
+    /// - Returns: the new path, or the one that was closed before over the same addresses, anew.
+    public mutating func addPath(over tuple: FourTuple) throws(MigrationError) -> PathID {
+        try checkMayMigrate()
+        if let index = paths.index(of: tuple) { throw .pathExists(paths[index].id) }
+        guard !paths.isFull else { throw .tooManyPaths(limit: PathTable.maximumPaths) }
+        let index = paths.add(
+            tuple, amplification: AmplificationBudget(isLifted: true), congestionControl: configuration.congestionControl,
+            maximumDatagramSize: initialDatagramSize, now: clock)
+        let id = paths[index].id
+        setMaximumDatagramSize(initialDatagramSize, ofPathAt: index)
+        events.append(.path(.added(id)))
+        return id
+    }
+
+    private func checkMayMigrate() throws(MigrationError) {
+        if let closeReason { throw .connectionClosed(closeReason) }
+        guard role == .client else { throw .serverCannotMigrate }
+        guard !handshake.hasPeerParameters || !peerParameters.disableActiveMigration else { throw .migrationDisabledByPeer }
+    }
+
+    private func index(ofPath id: PathID) throws(MigrationError) -> Int {
+        if let closeReason { throw .connectionClosed(closeReason) }
+        guard let index = paths.index(of: id) else { throw .unknownPath(id) }
+        return index
+    }
+
+    /// Asks whether the peer can be reached on a path, and how quickly (M2). The answer comes as an event, `.validated` or
+    /// `.failed`. A path can be probed again at any time. Before the handshake is confirmed the probe waits for it.
+    public mutating func probe(_ id: PathID, timeout: Nanoseconds, now: Instant) throws(MigrationError) {
+        clock = now
+        let index = try index(ofPath: id)
+        try checkMayMigrate()
+        guard paths[index].state != .transportLost else { throw .transportLost(id) }
+        paths[index].beginValidation(now: now, interval: challengeInterval, timeout: timeout)
+        paths[index].isProbedByApplication = true
+        paths[index].isWaitingForConnectionID = true
+        events.append(.path(.probing(id)))
+        serveWaitingPaths(now: now)
+    }
+
+    /// When a challenge is repeated first: about three times the RTT as far as it is known (M2).
+    var challengeInterval: Nanoseconds {
+        let rtt = paths.active.recovery.rtt
+        return rtt.hasSample ? max(rtt.smoothed * 3, .milliseconds(3)) : configuration.initialRTT
+    }
+
+    /// Gives waiting validations their connection IDs, as far as there are any, oldest path first (M3).
+    mutating func serveWaitingPaths(now: Instant) {
+        guard handshake.isConfirmed else { return }
+        for index in 0..<paths.count where paths[index].isWaitingForConnectionID {
+            guard let destination = remoteIDs.take(for: paths[index].id) else {
+                events.append(.path(.connectionIDsExhausted(paths[index].id)))
+                continue
+            }
+            paths[index].destinationID = destination
+            paths[index].isWaitingForConnectionID = false
+            paths[index].validator.repeatChallenge(at: now)
+        }
+        noteTokenChanges()
+    }
+
+    /// The application does not wait for a probe any longer (M8). What was proved before stays so.
+    public mutating func cancelProbe(_ id: PathID) {
+        guard let index = paths.index(of: id), paths[index].isProbedByApplication else { return }
+        paths[index].validationCancelled()
+    }
+
+    /// Sends the application's data another way from now on (M4).
+    ///
+    /// - Parameters:
+    ///   - withoutValidation: the old path is gone, so data moves at once and the new path is validated under way.
+    public mutating func switchPath(
+        to id: PathID, withoutValidation: Bool = false, now: Instant
+    ) throws(MigrationError) {
+        clock = now
+        let index = try index(ofPath: id)
+        try checkMayMigrate()
+        guard handshake.isConfirmed else { throw .handshakeNotConfirmed }
+        guard paths[index].state != .transportLost else { throw .transportLost(id) }
+        guard index != paths.activeIndex else { return }
+        guard paths[index].isValidated || withoutValidation else { throw .notValidated(id) }
+        guard let destination = remoteIDs.take(for: id) else { throw .noConnectionIDAvailable(id) }
+        paths[index].destinationID = destination
+        paths[index].isWaitingForConnectionID = false
+        if !paths[index].isValidated, !paths[index].validator.isRunning {
+            paths[index].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+        }
+        noteTokenChanges()
+        activate(index, reason: .application)
+    }
+
+    /// Makes a path the one for the application's data, and sees to it that the peer hears of it.
+    mutating func activate(_ index: Int, reason: SwitchReason) {
+        let old = paths.activeID
+        paths.activate(index)
+        timers.probeTimeoutCount = 0
+        timers.pacingDeadline = nil
+        timers.isAmplificationBlocked = false
+        // A server that is to follow needs a packet that is no probe.
+        spaces.applicationProbes = max(1, spaces.applicationProbes)
+        events.append(.path(.switched(from: old, to: paths.activeID, reason)))
+    }
+
+    /// Closes a path and retires its connection ID (M5). Harmless if it is closed already.
+    public mutating func closePath(_ id: PathID, now: Instant) throws(MigrationError) {
+        clock = now
+        if let closeReason { throw .connectionClosed(closeReason) }
+        guard let index = paths.index(of: id) else {
+            if paths.hasExisted(id) { return }
+            throw .unknownPath(id)
+        }
+        guard index != paths.activeIndex else { throw .pathActive(id) }
+        removePath(at: index)
+    }
+
+    /// Forgets a path that is not the active one.
+    mutating func removePath(at index: Int) {
+        let id = paths[index].id
+        releaseConnectionID(ofPathAt: index)
+        paths.remove(at: index)
+        events.append(.path(.closed(id)))
+    }
+
+    /// Retires the ID that a path sends under.
+    mutating func releaseConnectionID(ofPathAt index: Int) {
+        paths[index].destinationID = nil
+        do throws(TransportError) {
+            try remoteIDs.release(paths[index].id)
+        } catch {
+            fail(error, now: clock)
+        }
+        noteTokenChanges()
+    }
+
+    /// The system refused to send on a path. Only that path is concerned (M7): what was not sent is lost, and found so.
+    ///
+    /// - Parameters:
+    ///   - segmentSize: of the datagrams refused, in bytes.
+    public mutating func sendFailed(on id: PathID, errno: Int32, segmentSize: Int, now: Instant) {
+        clock = now
+        guard isOpen(), let index = paths.index(of: id) else { return }
+        paths[index].statistics.sendErrors += 1
+        if errno == SystemError.messageTooLong {
+            // The interface's MTU is smaller than we were told: every path bears 1,200 bytes (RFC 9000, section 14).
+            if segmentSize > ConnectionConfiguration.minimumUDPPayload {
+                setMaximumDatagramSize(ConnectionConfiguration.minimumUDPPayload, ofPathAt: index)
+            }
+            return
+        }
+        guard !paths[index].hasSendError else { return }
+        paths[index].hasSendError = true
+        events.append(.path(.failed(id, .sendError(errno))))
+    }
+
+    /// Something could be sent on a path again.
+    public mutating func sendSucceeded(on id: PathID) {
+        guard let index = paths.index(of: id), paths[index].hasSendError else { return }
+        paths[index].hasSendError = false
+    }
+
+    /// A socket is gone: its paths cannot be used any more. The connection lives on, and so do its other paths (M7).
+    public mutating func transportLost(_ transport: TransportID, now: Instant) {
+        clock = now
+        guard isOpen() else { return }
+        for index in 0..<paths.count where paths[index].tuple.transport == transport && paths[index].state != .transportLost {
+            paths[index].transportLost()
+            events.append(.path(.failed(paths[index].id, .transportLost)))
+            sendAgainWhatWasInFlight(onPathAt: index, now: now)
+        }
+    }
+}
+
+/// The numbers of system errors that mean something to the engine, the same on all systems it runs on but one.
+enum SystemError {
+    /// EMSGSIZE.
+    #if canImport(Darwin)
+        static let messageTooLong: Int32 = 40
+    #else
+        static let messageTooLong: Int32 = 90
+    #endif
+}

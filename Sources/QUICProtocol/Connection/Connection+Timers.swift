@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The instants from which a connection's deadlines are reckoned.
+struct TimerState {
+    /// When the idle timeout last started anew (RFC 9000, section 10.1).
+    var idleRestartedAt: Instant = .zero
+    /// An ack-eliciting packet was sent since the last one was received.
+    var hasSentSinceReceived = false
+    var lastReceivedAt: Instant = .zero
+    var lastSentAt: Instant = .zero
+    /// What is to be said exceeds what may be sent to an unproved address: only a datagram from there can change that.
+    var isAmplificationBlocked = false
+    /// When the pacer lets the next packet go, if data waits for it.
+    var pacingDeadline: Instant?
+    /// Probe timeouts in a row; each doubles the next (RFC 9002, section 6.2.1).
+    var probeTimeoutCount = 0
+    /// When the silence began that is borne now: the last packet received, or the last PING into the silence.
+    var silentSince: Instant = .zero
+    /// How long a silence is borne before the next PING (M22); zero: a few round trips.
+    var silenceInterval: Nanoseconds = .zero
+    /// Scratch for loss detection.
+    var lossLimits: [PathLossLimit] = []
+
+    mutating func received(now: Instant) {
+        lastReceivedAt = now
+        silentSince = now
+        idleRestartedAt = now
+        hasSentSinceReceived = false
+    }
+
+    mutating func ackElicitingSent(now: Instant) {
+        if !hasSentSinceReceived { idleRestartedAt = now }
+        hasSentSinceReceived = true
+    }
+}
+
+extension QUICConnection {
+    /// When `handleDeadline` is to be called next, if nothing happens before; nil: not at all.
+    public var nextDeadline: Instant? {
+        switch state {
+        case .closed:
+            return nil
+        case .closing, .draining:
+            return closing.endsAt
+        case .handshaking, .established:
+            break
+        }
+        var earliest = idleDeadline
+        func consider(_ instant: Instant?) {
+            if let instant, instant < earliest { earliest = instant }
+        }
+        if !handshake.isComplete { consider(handshake.startedAt + configuration.handshakeTimeout) }
+        consider(lossDeadline()?.instant)
+        if paths.active.state != .transportLost, !timers.isAmplificationBlocked {
+            for space in PacketNumberSpaceID.allCases { consider(spaces[space].received.ackDeadline) }
+            consider(timers.pacingDeadline)
+            consider(pingDeadline)
+        }
+        consider(paths.nextDeadline)
+        consider(protection.keyExpiry)
+        return earliest == .distantFuture ? nil : earliest
+    }
+
+    /// Does what is due. Call `transmit` and drain the events afterwards.
+    public mutating func handleDeadline(now: Instant) {
+        clock = now
+        switch state {
+        case .closed:
+            return
+        case .closing, .draining:
+            if now >= closing.endsAt { state = .closed }
+            return
+        case .handshaking, .established:
+            break
+        }
+        if now >= idleDeadline { return end(.idleTimeout, now: now) }
+        if !handshake.isComplete, now >= handshake.startedAt + configuration.handshakeTimeout {
+            return end(.handshakeTimeout, now: now)
+        }
+        if let (instant, timer) = lossDeadline(), now >= instant { lossDeadlineExpired(timer, now: now) }
+        if let instant = timers.pacingDeadline, now >= instant { timers.pacingDeadline = nil }
+        if let instant = pingDeadline, now >= instant { sendPing(now: now) }
+        pathDeadlineExpired(now: now)
+        protection.expireOldKeys(now: now)
+    }
+
+    // MARK: Idle timeout
+
+    /// The timeout in force: the smaller of both sides', but three probe timeouts at least (RFC 9000, section 10.1).
+    var idleTimeout: Nanoseconds? {
+        var timeout = configuration.maxIdleTimeout
+        let peers = peerParameters.maxIdleTimeout
+        if peers > .zero, timeout == .zero || peers < timeout { timeout = peers }
+        guard timeout > .zero else { return nil }
+        return max(timeout, probeTimeout(in: .application) * 3)
+    }
+
+    private var idleDeadline: Instant {
+        idleTimeout.map { timers.idleRestartedAt + $0 } ?? .distantFuture
+    }
+
+    // MARK: Keep-alive and silence
+
+    /// When a PING is due that nobody asked for: to keep a NAT's mapping, or because an awaited answer does not come.
+    private var pingDeadline: Instant? {
+        guard handshake.isConfirmed else { return nil }
+        var deadline: Instant?
+        if let interval = configuration.keepAliveInterval {
+            deadline = max(timers.lastReceivedAt, timers.lastSentAt) + interval
+        }
+        // What is in flight has its own probe timeout.
+        if role == .client, configuration.probesSilence, spaces.application.ackElicitingInFlight == 0,
+            streams.isAwaitingPeerData || streams.isFlowControlBlocked
+        {
+            let silence = timers.silentSince + max(timers.silenceInterval, initialSilence)
+            deadline = min(deadline ?? silence, silence)
+        }
+        return deadline
+    }
+
+    /// Three round trips, but enough that no clock's or scheduler's whim counts as silence.
+    private var initialSilence: Nanoseconds {
+        max(paths.active.recovery.rtt.smoothed * 3, .milliseconds(20))
+    }
+
+    /// The longest pause between two PINGs into a silence.
+    private static var longestSilence: Nanoseconds { .seconds(5) }
+
+    private mutating func sendPing(now: Instant) {
+        spaces.applicationProbes = max(1, spaces.applicationProbes)
+        // If it is credit that we wait for, say so again (RFC 9000, section 4.1).
+        if streams.isFlowControlBlocked { streams.repeatBlockedFrames() }
+        // The answer tells that the path lives, not that data comes: wait longer each time until some does.
+        timers.silenceInterval = min(max(timers.silenceInterval, initialSilence) * 2, Self.longestSilence)
+        timers.silentSince = now
+        timers.lastSentAt = now
+    }
+}

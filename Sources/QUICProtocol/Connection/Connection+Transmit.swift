@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+extension QUICConnection {
+    /// Datagrams of one batch; the kernel takes no more segments at once (UDP_MAX_SEGMENTS).
+    private static var maximumSegments: Int { 64 }
+    /// Bytes of one batch: what an IP packet could hold.
+    private static var maximumBatch: Int { 65_000 }
+
+    /// Writes the datagrams that may leave now, all of one size but for the last, which may be shorter, and all on one
+    /// path. Call it until it returns nil: another path or a datagram of another size may follow.
+    ///
+    /// - Parameters:
+    ///   - buffer: written from its start; 64 KiB let a batch be as large as it may.
+    public mutating func transmit(into buffer: inout MutableRawSpan, now: Instant) -> Transmission? {
+        clock = now
+        switch state {
+        case .closed, .draining: return nil
+        case .closing: return transmitClose(into: &buffer, now: now)
+        case .handshaking, .established: break
+        }
+        if handshake.hasPeerParameters, protection.canSeal(.oneRTT), let path = pathWithFramesToSend(now: now) {
+            if let transmission = transmitPathFrames(pathIndex: path, into: &buffer, now: now) { return transmission }
+        }
+        let active = paths.activeIndex
+        guard paths[active].state != .transportLost, paths[active].destinationID != nil else { return nil }
+        let transmission: Transmission?
+        if protection.canSeal(.initial) || protection.canSeal(.handshake) {
+            transmission = transmitHandshake(into: &buffer, now: now)
+        } else {
+            transmission = transmitBatch(into: &buffer, now: now)
+        }
+        timers.isAmplificationBlocked =
+            transmission == nil && paths[active].amplification.remaining < paths[active].maximumDatagramSize
+        return transmission
+    }
+
+    // MARK: The handshake's datagrams
+
+    /// One datagram with a packet of each level that has something to say (RFC 9000, section 12.2).
+    private mutating func transmitHandshake(into buffer: inout MutableRawSpan, now: Instant) -> Transmission? {
+        let index = paths.activeIndex
+        let limit = min(paths[index].maximumDatagramSize, buffer.byteCount, paths[index].amplification.remaining)
+        var writer = PacketWriter(&buffer)
+        writer.setLimit(limit)
+        var needsPadding = false
+        for level in [EncryptionLevel.initial, .handshake, .oneRTT] {
+            guard wantsToSend(level, now: now) else { continue }
+            // A datagram with an Initial packet that elicits an acknowledgement is padded (RFC 9000, section 14.1).
+            if level == .initial, role == .client || crypto.initial.hasPendingData || spaces.initialProbes > 0 {
+                guard limit >= ConnectionConfiguration.minimumUDPPayload else { continue }
+                needsPadding = true
+            }
+            let isLast = !EncryptionLevel.allCases.contains {
+                $0.rawValue > level.rawValue && $0 != .earlyData && wantsToSend($0, now: now)
+            }
+            let padTo = needsPadding && isLast ? ConnectionConfiguration.minimumUDPPayload : 0
+            buildHandshakePacket(level, padTo: padTo, writer: &writer, now: now)
+            if role == .client, level == .handshake, writer.offset > 0 {
+                // The server has the client's Handshake packet next (RFC 9001, section 4.9.1).
+                discard(.initial)
+            }
+        }
+        guard writer.offset > 0 else { return nil }
+        if needsPadding, writer.offset < ConnectionConfiguration.minimumUDPPayload {
+            // A later packet was to be padded and did not fit: bytes behind the last packet are no packet, and dropped.
+            writer.setLimit(limit)
+            writer.writeZeros(ConnectionConfiguration.minimumUDPPayload - writer.offset)
+        }
+        return finishDatagram(size: writer.offset, segmentSize: writer.offset, pathIndex: index, datagrams: 1, now: now)
+    }
+
+    private func wantsToSend(_ level: EncryptionLevel, now: Instant) -> Bool {
+        guard level != .earlyData, protection.canSeal(level) else { return false }
+        let space = level.space
+        if spaces.probes(space) > 0 { return true }
+        if level == .oneRTT {
+            guard handshake.hasPeerParameters else { return false }
+            let received = handshake.isComplete && spaces.application.received.hasUnreportedPackets && spaces.application.received.isAckDue(now: now)
+            return received || (hasApplicationFrames && mayFillWindow(pathIndex: paths.activeIndex))
+        }
+        if spaces[space].received.hasUnreportedAckEliciting { return true }
+        return crypto[level].hasPendingData && mayFillWindow(pathIndex: paths.activeIndex)
+    }
+
+    private func mayFillWindow(pathIndex: Int) -> Bool {
+        paths[pathIndex].recovery.canSend(bytes: paths[pathIndex].maximumDatagramSize)
+    }
+
+    private mutating func buildHandshakePacket(_ level: EncryptionLevel, padTo: Int, writer: inout PacketWriter, now: Instant) {
+        let index = paths.activeIndex
+        guard let packet = beginPacket(level, pathIndex: index, writer: &writer) else { return }
+        let space = level.space
+        writeAck(in: space, writer: &writer, now: now)
+        let isProbe = spaces.probes(space) > 0
+        let mayFill = isProbe || mayFillWindow(pathIndex: index)
+        let before = frameLog.count
+        if mayFill {
+            if let frame = crypto[level].writeFrame(into: &writer) { frameLog.append(frame) }
+            if level == .oneRTT {
+                writeConnectionFrames(writer: &writer)
+                streams.writeControlFrames(into: &writer, log: &frameLog)
+                streams.writeStreamFrames(into: &writer, log: &frameLog)
+            }
+        }
+        if isProbe, frameLog.count == before, writer.remaining > 0 {
+            writer.writePing()
+            frameLog.append(.ping)
+        }
+        let isAckEliciting = frameLog.count > before
+        guard writer.offset > packet.payloadOffset else { return abandonPacket(packet, writer: &writer) }
+        if isProbe, isAckEliciting { spaces.setProbes(spaces.probes(space) - 1, in: space) }
+        _ = finishPacket(
+            packet, level: level, pathIndex: index, isAckEliciting: isAckEliciting, padTo: padTo, writer: &writer, now: now)
+    }
+
+    // MARK: Application data
+
+    /// There is something to say in 1-RTT packets besides acknowledgements.
+    private var hasApplicationFrames: Bool {
+        hasConnectionFrames || crypto.oneRTT.hasPendingData || streams.hasControlFramesToSend || streams.hasStreamDataToSend
+    }
+
+    /// As many full datagrams on the active path as congestion, pacing and amplification allow.
+    private mutating func transmitBatch(into buffer: inout MutableRawSpan, now: Instant) -> Transmission? {
+        if protection.shouldUpdateKeys { initiateKeyUpdate() }
+        let index = paths.activeIndex
+        let size = paths[index].maximumDatagramSize
+        let capacity = min(buffer.byteCount, Self.maximumBatch)
+        var allowance = sendAllowance(pathIndex: index, now: now)
+        var writer = PacketWriter(&buffer)
+        var segment = 0
+        var datagrams = 0
+        while datagrams < Self.maximumSegments, isOpen() {
+            let start = writer.offset
+            let limit = min(start + size, capacity, paths[index].amplification.remaining)
+            writer.setLimit(limit)
+            guard buildApplicationPacket(pathIndex: index, allowance: allowance, writer: &writer, now: now) else { break }
+            let written = writer.offset - start
+            allowance -= written
+            datagrams += 1
+            if segment == 0 { segment = written }
+            // Only the last datagram of a batch may be shorter, and none may be longer, than the first.
+            if written < size || start + written + size > capacity { break }
+        }
+        guard writer.offset > 0 else { return nil }
+        if allowance < size, hasApplicationFrames { sendingHeldBack(pathIndex: index, now: now) }
+        let total = writer.offset
+        return finishDatagram(size: total, segmentSize: segment, pathIndex: index, datagrams: datagrams, now: now)
+    }
+
+    /// Bytes in flight that may be added now; sets the pacing deadline when the pacer is what holds data back.
+    private mutating func sendAllowance(pathIndex: Int, now: Instant) -> Int {
+        timers.pacingDeadline = nil
+        guard hasApplicationFrames else { return 0 }
+        let allowance = paths[pathIndex].recovery.allowance(now: now)
+        if allowance < paths[pathIndex].maximumDatagramSize { sendingHeldBack(pathIndex: pathIndex, now: now) }
+        return allowance
+    }
+
+    /// Congestion control or the pacer stops data that waits.
+    private mutating func sendingHeldBack(pathIndex: Int, now: Instant) {
+        timers.pacingDeadline = paths[pathIndex].recovery.sendingStopped(now: now)
+    }
+
+    /// Writes one 1-RTT packet on the active path, up to the writer's limit.
+    ///
+    /// - Returns: false if there was nothing to say.
+    private mutating func buildApplicationPacket(
+        pathIndex: Int, allowance: Int, writer: inout PacketWriter, now: Instant
+    ) -> Bool {
+        let isProbe = spaces.applicationProbes > 0
+        let mayFill = isProbe || allowance >= paths[pathIndex].maximumDatagramSize
+        let fills = mayFill && (isProbe || hasApplicationFrames)
+        let acknowledges = spaces.application.received.isAckDue(now: now)
+        guard fills || acknowledges, let packet = beginPacket(.oneRTT, pathIndex: pathIndex, writer: &writer) else { return false }
+        if acknowledges || spaces.application.received.hasUnreportedAckEliciting {
+            writeAck(in: .application, writer: &writer, now: now)
+        }
+        let before = frameLog.count
+        if fills {
+            if crypto.oneRTT.hasPendingData, let frame = crypto.oneRTT.writeFrame(into: &writer) { frameLog.append(frame) }
+            writeConnectionFrames(writer: &writer)
+            if streams.hasControlFramesToSend { streams.writeControlFrames(into: &writer, log: &frameLog) }
+            if streams.hasStreamDataToSend { streams.writeStreamFrames(into: &writer, log: &frameLog) }
+            if isProbe, frameLog.count == before, writer.remaining > 0 {
+                writer.writePing()
+                frameLog.append(.ping)
+            }
+        }
+        let isAckEliciting = frameLog.count > before
+        guard writer.offset > packet.payloadOffset else {
+            abandonPacket(packet, writer: &writer)
+            return false
+        }
+        if isProbe, isAckEliciting { spaces.applicationProbes -= 1 }
+        return finishPacket(
+            packet, level: .oneRTT, pathIndex: pathIndex, isAckEliciting: isAckEliciting, padTo: 0, writer: &writer, now: now)
+    }
+
+    // MARK: Challenges and responses
+
+    /// A path with a response to give or a challenge to make; responses first.
+    private func pathWithFramesToSend(now: Instant) -> Int? {
+        var challenged: Int?
+        for index in 0..<paths.count where paths[index].canSendProbes {
+            if paths[index].pendingResponse != nil { return index }
+            if challenged == nil, paths[index].validator.isChallengeDue(now: now) { challenged = index }
+        }
+        return challenged
+    }
+
+    /// One datagram of probing frames on any path, padded to prove the path's size as well (RFC 9000, section 8.2.1).
+    private mutating func transmitPathFrames(pathIndex: Int, into buffer: inout MutableRawSpan, now: Instant) -> Transmission? {
+        let budget = paths[pathIndex].amplification.remaining
+        let size = ConnectionConfiguration.minimumUDPPayload
+        var writer = PacketWriter(&buffer)
+        writer.setLimit(min(size, writer.capacity, budget))
+        guard let packet = beginPacket(.oneRTT, pathIndex: pathIndex, writer: &writer) else { return nil }
+        let isActive = pathIndex == paths.activeIndex
+        var wantsPadding = false
+        if let data = paths[pathIndex].pendingResponse {
+            writer.writePathResponse(data)
+            wantsPadding = paths[pathIndex].pendingResponseIsPadded
+            paths[pathIndex].pendingResponse = nil
+        }
+        if paths[pathIndex].validator.isChallengeDue(now: now) {
+            let data = random.next()
+            writer.writePathChallenge(data)
+            frameLog.append(.pathChallenge(paths[pathIndex].id))
+            wantsPadding = true
+            paths[pathIndex].lastChallengeWasPadded = budget >= size
+            paths[pathIndex].validator.challengeSent(data, now: now)
+            paths[pathIndex].statistics.challengesSent += 1
+        }
+        if isActive {
+            // Anything else would move the peer, on another path than the active one (RFC 9000, section 9.1).
+            if spaces.application.received.hasUnreportedAckEliciting { writeAck(in: .application, writer: &writer, now: now) }
+        }
+        let made = finishPacket(
+            packet, level: .oneRTT, pathIndex: pathIndex, isAckEliciting: true, padTo: wantsPadding && budget >= size ? size : 0,
+            writer: &writer, now: now)
+        guard made else { return nil }
+        let total = writer.offset
+        return finishDatagram(size: total, segmentSize: total, pathIndex: pathIndex, datagrams: 1, now: now)
+    }
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What an endpoint may set for a connection. The defaults suit most applications.
+public struct ConnectionConfiguration: Sendable {
+    /// Nothing heard for so long ends the connection (RFC 9000, section 10.1). Zero: never. The smaller of both sides' counts.
+    public var maxIdleTimeout: Nanoseconds = .seconds(30)
+    /// The handshake must complete within it.
+    public var handshakeTimeout: Nanoseconds = .seconds(10)
+    /// A PING keeps the connection and the NAT's mapping alive after so long a silence. Nil: none are sent.
+    public var keepAliveInterval: Nanoseconds?
+    /// While answers are awaited and nothing arrives for a few round trips, a client speaks up, so that a server whose
+    /// packets go to a dead NAT mapping learns the new one (M22).
+    public var probesSilence = true
+
+    /// Bytes the peer may send on all streams together before more is granted; grows with the bandwidth.
+    public var initialMaxData: UInt64 = 1_536 * 1_024
+    /// Bytes the peer may send on one stream before more is granted; grows with the bandwidth.
+    public var initialMaxStreamData: UInt64 = 1_024 * 1_024
+    /// Bytes to which the grants of all streams and of one stream may grow.
+    public var maximumReceiveWindow: UInt64 = 24 * 1_024 * 1_024
+    public var maximumStreamReceiveWindow: UInt64 = 16 * 1_024 * 1_024
+    /// Streams that the peer may have open at once.
+    public var maxBidirectionalStreams: UInt64 = 128
+    public var maxUnidirectionalStreams: UInt64 = 128
+    /// Bytes a stream holds that were written and not yet sent, before the writer is asked to wait.
+    public var sendBufferLimit = 1_024 * 1_024
+
+    public var congestionControl: CongestionAlgorithm = .cubic
+    /// Bytes of UDP payload in the datagrams we send once the handshake is complete, at least 1,200. Raise it only where the
+    /// network's MTU is known: 1,452 fits an Ethernet with IPv6.
+    public var maxUDPPayload = 1_200
+    /// The longest we wait before acknowledging (RFC 9000, section 13.2.1).
+    public var maxAckDelay: Nanoseconds = .milliseconds(25)
+    /// Tells the peer not to move the connection (RFC 9000, section 18.2). Rebindings are followed all the same.
+    public var disableActiveMigration = false
+    /// Connection IDs of the peer's that we hold at once, 2 to 8.
+    public var activeConnectionIDLimit = 8
+    /// Packets sealed with one key before we start a key update. Nil: as late as the cipher allows.
+    public var keyUpdateInterval: UInt64?
+    /// The RTT assumed before the first sample (RFC 9002, section 6.2.2).
+    public var initialRTT: Nanoseconds = .milliseconds(333)
+
+    public init() {}
+
+    static let minimumUDPPayload = 1_200
+
+    var streamLimits: StreamLimits {
+        StreamLimits(
+            sendBufferLimit: sendBufferLimit, maximumStreamReceiveWindow: maximumStreamReceiveWindow,
+            maximumConnectionReceiveWindow: maximumReceiveWindow)
+    }
+
+    /// The parameters to declare, but for the connection IDs, which the handshake adds.
+    func transportParameters() -> TransportParameters {
+        var parameters = TransportParameters()
+        parameters.maxIdleTimeout = maxIdleTimeout
+        parameters.maxUDPPayloadSize = 65_527
+        parameters.initialMaxData = min(initialMaxData, Varint.maximum)
+        parameters.initialMaxStreamDataBidiLocal = min(initialMaxStreamData, Varint.maximum)
+        parameters.initialMaxStreamDataBidiRemote = min(initialMaxStreamData, Varint.maximum)
+        parameters.initialMaxStreamDataUni = min(initialMaxStreamData, Varint.maximum)
+        parameters.initialMaxStreamsBidi = min(maxBidirectionalStreams, 1 << 60)
+        parameters.initialMaxStreamsUni = min(maxUnidirectionalStreams, 1 << 60)
+        parameters.maxAckDelay = min(max(maxAckDelay, .zero), .milliseconds((1 << 14) - 1))
+        parameters.disableActiveMigration = disableActiveMigration
+        parameters.activeConnectionIDLimit = UInt64(min(max(activeConnectionIDLimit, 2), 8))
+        return parameters
+    }
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import DequeModule
+
+/// One QUIC connection as a state machine: it is fed datagrams, deadlines and calls of the application, and yields
+/// datagrams, its next deadline and events. It owns no socket, reads no clock and starts no task.
+///
+/// Not for use from several threads: its driver confines it, with its endpoint, to one event loop.
+///
+/// The rooms that it composes each have a folder of their own; its own code is in this folder:
+/// `Connection+Receive` (datagram to frames), `+Frames` (frames to rooms), `+Acknowledgements` (loss, probe timeouts),
+/// `+Transmit` and `+PacketBuilding` (rooms to datagrams), `+Handshake`, `+Timers`, `+Paths` (the application's verbs),
+/// `+Migration` (the peer's moves), `+Streams` and `+Close`.
+public struct QUICConnection: ~Copyable {
+    public let role: Role
+    public internal(set) var state: ConnectionState = .handshaking
+    public internal(set) var statistics = ConnectionStatistics()
+    /// Why it ended, once it did.
+    public internal(set) var closeReason: CloseReason?
+
+    let configuration: ConnectionConfiguration
+    let version: QUICVersion
+    var random: RandomSource
+
+    var protection: PacketProtection
+    var handshake: HandshakeState
+    var tls: TLSSession?
+    var crypto = CryptoStreams()
+    var spaces = PacketNumberSpaces()
+    var streams: StreamTable
+    var localIDs: LocalConnectionIDs
+    var remoteIDs: RemoteConnectionIDs
+    var paths: PathTable
+    var closing = ClosingState()
+    var timers = TimerState()
+
+    let localParameters: TransportParameters
+    var peerParameters = TransportParameters()
+
+    /// Events that are not streams' own; those are asked of the stream table.
+    var events = Deque<ConnectionEvent>()
+    /// What the endpoint must change in its routing table.
+    var routingChanges: [RoutingChange] = []
+    /// Lent to ACK processing and packet building, so that neither allocates.
+    var ackOutcome = AckOutcome()
+    var frameLog = SentFrameLog()
+    /// The latest instant passed in.
+    var clock: Instant
+
+    /// - Parameters:
+    ///   - originalDestinationID: the destination of the client's first packet, from which the Initial keys come.
+    ///   - remoteID: where our packets go at first.
+    init(
+        role: Role, tuple: FourTuple, configuration: ConnectionConfiguration, tls context: TLSContext, serverName: String?,
+        originalDestinationID: ConnectionID, remoteID: ConnectionID, localID: ConnectionID, localToken: StatelessResetToken,
+        random: RandomSource, now: Instant
+    ) throws(TransportError) {
+        var random = random
+        var parameters = configuration.transportParameters()
+        parameters.initialSourceConnectionID = localID
+        if role == .server {
+            parameters.originalDestinationConnectionID = originalDestinationID
+            parameters.statelessResetToken = localToken
+        }
+        // Whatever may fail comes first: a value that cannot be copied cannot be half made.
+        let session = try TLSSession(
+            context: context, role: role, serverName: serverName,
+            transportParameters: parameters.encoded(for: role, using: &random))
+        var protection = PacketProtection(role: role, version: .v1)
+        try protection.installInitialKeys(destinationConnectionID: originalDestinationID)
+        protection.keyUpdateInterval = configuration.keyUpdateInterval
+        self.role = role
+        self.configuration = configuration
+        self.version = .v1
+        self.localParameters = parameters
+        self.clock = now
+        self.protection = consume protection
+        self.handshake = HandshakeState(originalDestinationID: originalDestinationID, startedAt: now)
+        self.tls = consume session
+        self.random = random
+        self.streams = StreamTable(role: role, local: parameters, limits: configuration.streamLimits)
+        self.localIDs = LocalConnectionIDs(handshakeID: localID, resetToken: localToken)
+        self.remoteIDs = RemoteConnectionIDs(
+            limit: Int(parameters.activeConnectionIDLimit), initialID: remoteID, path: PathID(0))
+        self.paths = PathTable(
+            initialTuple: tuple, amplification: AmplificationBudget(isLifted: role == .client),
+            congestionControl: configuration.congestionControl, initialRTT: configuration.initialRTT,
+            maximumDatagramSize: ConnectionConfiguration.minimumUDPPayload, now: now)
+        paths.active.destinationID = remoteID
+        timers.idleRestartedAt = now
+        timers.lastReceivedAt = now
+        spaces.application.received.setAckDelay(max: localParameters.maxAckDelay)
+    }
+
+    /// The client makes its first flight; a server waits for it.
+    mutating func startHandshake() throws(TransportError) {
+        try tls?.start()
+        try drainTLS()
+    }
+
+    public var applicationProtocol: String? { handshake.applicationProtocol }
+    public var isHandshakeComplete: Bool { handshake.isComplete }
+    public var isHandshakeConfirmed: Bool { handshake.isConfirmed }
+    public var peerTransportParameters: TransportParameters? { handshake.hasPeerParameters ? peerParameters : nil }
+    /// The ID under which the peer sends to us: names the connection in tables that people read.
+    public var localConnectionID: ConnectionID { localIDs.active.first?.id ?? .empty }
+    /// The destination of the client's first packet: names the connection in traces.
+    public var originalDestinationConnectionID: ConnectionID { handshake.originalDestinationID }
+
+    /// The next event; nil when there is none for now.
+    public mutating func nextEvent() -> ConnectionEvent? {
+        if let event = events.popFirst() { return event }
+        guard state == .established || state == .handshaking, let event = streams.nextEvent() else { return nil }
+        return switch event {
+        case .opened(let id): .streamOpened(id)
+        case .readable(let id): .streamReadable(id)
+        case .writable(let id): .streamWritable(id)
+        case .sendClosed(let id): .streamSendClosed(id)
+        case .stopped(let id, let code): .streamStopped(id, code: code)
+        case .streamsAvailable(let direction): .streamsAvailable(direction)
+        }
+    }
+
+    /// Starts using new keys, if the last update is over (RFC 9001, section 6). Harmless when it is not.
+    public mutating func initiateKeyUpdate() {
+        if protection.initiateKeyUpdate() { statistics.keyUpdates += 1 }
+    }
+
+    func isOpen() -> Bool { state == .handshaking || state == .established }
+}
+
+/// What the endpoint must do to its routing table after a call.
+enum RoutingChange {
+    case removeID(ConnectionID)
+    case addToken(StatelessResetToken)
+    case removeToken(StatelessResetToken)
+}
+
+/// The three packet number spaces, each its own stored property, so that two of a connection's parts can be changed at once.
+struct PacketNumberSpaces: ~Copyable {
+    var initial = PacketNumberSpace(id: .initial)
+    var handshake = PacketNumberSpace(id: .handshake)
+    var application = PacketNumberSpace(id: .application)
+    /// Packets that may be sent beyond the congestion window, because a probe timeout expired (RFC 9002, section 6.2.4).
+    var initialProbes = 0
+    var handshakeProbes = 0
+    var applicationProbes = 0
+
+    subscript(id: PacketNumberSpaceID) -> PacketNumberSpace {
+        _read {
+            switch id {
+            case .initial: yield initial
+            case .handshake: yield handshake
+            case .application: yield application
+            }
+        }
+        _modify {
+            switch id {
+            case .initial: yield &initial
+            case .handshake: yield &handshake
+            case .application: yield &application
+            }
+        }
+    }
+
+    func probes(_ id: PacketNumberSpaceID) -> Int {
+        switch id {
+        case .initial: initialProbes
+        case .handshake: handshakeProbes
+        case .application: applicationProbes
+        }
+    }
+
+    mutating func setProbes(_ count: Int, in id: PacketNumberSpaceID) {
+        switch id {
+        case .initial: initialProbes = count
+        case .handshake: handshakeProbes = count
+        case .application: applicationProbes = count
+        }
+    }
+}
+
+/// The CRYPTO streams of the three levels that have one.
+struct CryptoStreams: ~Copyable {
+    var initial = CryptoStream()
+    var handshake = CryptoStream()
+    var oneRTT = CryptoStream()
+
+    /// There is none for 0-RTT, which carries no CRYPTO frames (RFC 9000, table 3): the caller has refused them.
+    subscript(level: EncryptionLevel) -> CryptoStream {
+        _read {
+            switch level {
+            case .initial: yield initial
+            case .handshake: yield handshake
+            case .oneRTT, .earlyData: yield oneRTT
+            }
+        }
+        _modify {
+            switch level {
+            case .initial: yield &initial
+            case .handshake: yield &handshake
+            case .oneRTT, .earlyData: yield &oneRTT
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What is known of a path's reachability.
+public enum PathState: Hashable, Sendable {
+    /// Nothing was tried, or a validation was given up by the application.
+    case unvalidated
+    /// Challenges are under way.
+    case validating
+    /// The peer answered a challenge, or completed the handshake here.
+    case validated
+    /// No challenge was answered in time.
+    case failed
+    /// The socket it used is gone.
+    case transportLost
+}
+
+/// One way between the two endpoints: a pair of addresses with everything that belongs to the network between them.
+struct Path {
+    let id: PathID
+    var tuple: FourTuple
+    private(set) var state: PathState
+    var validator = PathValidator()
+    var amplification: AmplificationBudget
+    var recovery: PathRecovery
+    /// It carried the application's data once, so that what it knows of its network is worth keeping.
+    var wasActive = false
+    /// Where this path's packets go: an ID that the peer issued, used on this path alone.
+    var destinationID: ConnectionID?
+    /// The sequence number of our ID under which the peer sends here.
+    var localIDSequence: UInt64?
+    /// The data of the newest PATH_CHALLENGE that came on this path and waits for its response (M16).
+    var pendingResponse: UInt64?
+    /// The size of the datagram that brought it: the response is padded alike.
+    var pendingResponseIsPadded = false
+    /// A validation waits for a connection ID of the peer's (M3).
+    var isWaitingForConnectionID = false
+    /// An application asked for the validation, rather than a move of the peer's.
+    var isProbedByApplication = false
+    var lastChallengeWasPadded = true
+    /// A challenge that could not be padded was answered: padded ones follow, to prove the size (M15).
+    var isProvingSize = false
+    /// Bytes of UDP payload that fit a datagram here.
+    var maximumDatagramSize: Int
+    /// For choosing which path to forget when there are too many.
+    var lastUsed: Instant
+    var statistics = PathStatistics()
+    /// The last send failed; told once until one succeeds.
+    var hasSendError = false
+
+    init(
+        id: PathID, tuple: FourTuple, amplification: AmplificationBudget, recovery: PathRecovery,
+        maximumDatagramSize: Int, now: Instant
+    ) {
+        self.id = id
+        self.tuple = tuple
+        self.state = .unvalidated
+        self.amplification = amplification
+        self.recovery = recovery
+        self.maximumDatagramSize = maximumDatagramSize
+        self.lastUsed = now
+    }
+
+    var isValidated: Bool { state == .validated }
+
+    /// A short header with the longest ID, a challenge, a response and the tag.
+    private static let smallestProbe = 1 + 20 + 4 + FrameSize.pathChallenge + FrameSize.pathResponse + 16
+
+    /// Whether a challenge or a response could leave now.
+    var canSendProbes: Bool {
+        state != .transportLost && destinationID != nil && !isWaitingForConnectionID && amplification.remaining >= Self.smallestProbe
+    }
+
+    /// When the validation wants something to be done. A path that cannot send waits for an ID or a datagram to come.
+    var nextDeadline: Instant {
+        guard validator.isRunning else { return .distantFuture }
+        return canSendProbes ? min(validator.nextChallengeAt, validator.failsAt) : validator.failsAt
+    }
+
+    mutating func beginValidation(now: Instant, interval: Nanoseconds, timeout: Nanoseconds) {
+        if state != .validated { state = .validating }
+        validator.start(now: now, interval: interval, timeout: timeout)
+    }
+
+    mutating func validated() {
+        state = .validated
+        amplification.lift()
+        validationEnded()
+    }
+
+    mutating func validationFailed() {
+        state = .failed
+        validationEnded()
+    }
+
+    /// The application does not wait for the answer any longer; what was proved before stays proved.
+    mutating func validationCancelled() {
+        if state == .validating { state = .unvalidated }
+        validationEnded()
+    }
+
+    mutating func transportLost() {
+        state = .transportLost
+        validationEnded()
+    }
+
+    private mutating func validationEnded() {
+        validator.stop()
+        isProbedByApplication = false
+        isWaitingForConnectionID = false
+        isProvingSize = false
+    }
+}
+
+/// Counters of one path. Bytes are of UDP payload.
+public struct PathStatistics: Hashable, Sendable {
+    public var bytesSent: UInt64 = 0
+    public var bytesReceived: UInt64 = 0
+    public var packetsSent: UInt64 = 0
+    public var packetsReceived: UInt64 = 0
+    public var packetsLost: UInt64 = 0
+    public var challengesSent: UInt64 = 0
+    public var challengesReceived: UInt64 = 0
+    public var sendErrors: UInt64 = 0
+
+    public init() {}
+}

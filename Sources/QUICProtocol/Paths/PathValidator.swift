@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Proves that the peer can be reached on a path (RFC 9000, section 8.2).
+///
+/// ```
+///            start                    challengeSent (again and again, backing off)
+///   idle ──────────────▶ validating ────────────────┐
+///    ▲                    │  │   ▲──────────────────┘
+///    │  response matches  │  │ deadline
+///    └────────────────────┘  └─────────────▶ the owner is told that it failed
+/// ```
+/// A response is matched against all outstanding challenges, on whatever path it arrives (RFC 9000, section 8.2.3).
+struct PathValidator {
+    /// Challenges that may still be answered; with each resend the oldest goes.
+    static let maximumOutstanding = 8
+
+    private struct Challenge {
+        var data: UInt64 = 0
+        var sentAt: Instant = .zero
+    }
+
+    private var outstanding = InlineArray<8, Challenge>(repeating: Challenge())
+    private var outstandingCount = 0
+
+    private(set) var isRunning = false
+    /// Challenges sent since the validation started.
+    private(set) var challengesSent = 0
+    private var interval: Nanoseconds = .zero
+    /// When the next challenge is due, while running.
+    private(set) var nextChallengeAt: Instant = .distantFuture
+    /// When the validation fails, while running.
+    private(set) var failsAt: Instant = .distantFuture
+
+    /// - Parameters:
+    ///   - interval: the time to the first resend; each further one takes twice as long as that before.
+    mutating func start(now: Instant, interval: Nanoseconds, timeout: Nanoseconds) {
+        isRunning = true
+        challengesSent = 0
+        outstandingCount = 0
+        self.interval = max(interval, .milliseconds(1))
+        nextChallengeAt = now
+        failsAt = now + timeout
+    }
+
+    mutating func stop() {
+        isRunning = false
+        outstandingCount = 0
+        nextChallengeAt = .distantFuture
+        failsAt = .distantFuture
+    }
+
+    func isChallengeDue(now: Instant) -> Bool { isRunning && now >= nextChallengeAt }
+
+    /// A challenge with this data leaves now.
+    mutating func challengeSent(_ data: UInt64, now: Instant) {
+        if outstandingCount == Self.maximumOutstanding {
+            for index in 1..<Self.maximumOutstanding { outstanding[index - 1] = outstanding[index] }
+            outstandingCount -= 1
+        }
+        outstanding[outstandingCount] = Challenge(data: data, sentAt: now)
+        outstandingCount += 1
+        challengesSent += 1
+        nextChallengeAt = now + interval
+        interval = interval * 2
+    }
+
+    /// Sends one more challenge at once, for instance a padded one after one that could not be padded (M15).
+    mutating func repeatChallenge(at instant: Instant) {
+        nextChallengeAt = min(nextChallengeAt, instant)
+    }
+
+    /// - Returns: the time from challenge to response, if the data is that of an outstanding challenge.
+    func roundTrip(of data: UInt64, now: Instant) -> Nanoseconds? {
+        for index in 0..<outstandingCount where outstanding[index].data == data {
+            return now - outstanding[index].sentAt
+        }
+        return nil
+    }
+}

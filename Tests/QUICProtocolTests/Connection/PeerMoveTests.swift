@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Testing
+
+@testable import QUICProtocol
+
+@Suite("A peer that moves")
+struct PeerMoveTests {
+    private func established() throws -> EnginePair {
+        let pair = try EnginePair()
+        pair.exchange()
+        pair.run(for: .milliseconds(100))
+        return pair
+    }
+
+    private func ping(_ pair: EnginePair) throws {
+        try pair.onClient { $0.spaces.applicationProbes = 1 }
+        pair.exchange()
+    }
+
+    private func moves(_ pair: EnginePair) -> [PeerMove] {
+        (pair.events[.server] ?? []).compactMap { event in
+            if case .path(.peerMoved(_, _, let kind)) = event { kind } else { nil }
+        }
+    }
+
+    @Test("a new port is adopted at once, keeps RTT, window and connection ID, and is proved under way (M11, M12, M17)")
+    func portOnly() throws {
+        let pair = try established()
+        let before = try pair.onServer { ($0.paths.active.recovery.congestion.window, $0.paths.active.recovery.rtt.smoothed, $0.paths.active.destinationID) }
+        pair.clientAddress.port += 1
+        try ping(pair)
+        #expect(moves(pair) == [.portOnly])
+        try pair.onServer { connection in
+            #expect(connection.paths.active.tuple.remote == pair.clientAddress)
+            #expect(connection.paths.active.recovery.congestion.window >= before.0)
+            #expect(connection.paths.active.destinationID == before.2)
+            expect(connection.paths.active.isValidated)
+        }
+    }
+
+    @Test("a new IP address starts with new congestion state (M12)")
+    func address() throws {
+        let pair = try established()
+        _ = try pair.upload(500_000)
+        pair.clientAddress = NetworkAddress(203, 0, 113, 9, port: 1_000)
+        try ping(pair)
+        #expect(moves(pair) == [.address])
+        try pair.onServer { connection in
+            let size = connection.paths.active.maximumDatagramSize
+            #expect(connection.paths.active.recovery.congestion.window <= 11 * size)
+            expect(connection.paths.active.isValidated)
+        }
+    }
+
+    @Test("a replayed datagram from another address moves nothing (M10)")
+    func replay() throws {
+        let pair = try established()
+        _ = try pair.upload(5_000)
+        let attacker = NetworkAddress(203, 0, 113, 66, port: 666)
+        let paths = try pair.onServer { $0.paths.count }
+        for (side, bytes) in pair.trace where side == .client { pair.inject(bytes, into: .server, from: attacker) }
+        pair.exchange()
+        #expect(moves(pair).isEmpty)
+        try pair.onServer { #expect($0.paths.count == paths) }
+    }
+
+    @Test("a forged datagram from another address moves nothing and leaves no trace (M10)")
+    func forged() throws {
+        let pair = try established()
+        let attacker = NetworkAddress(203, 0, 113, 66, port: 666)
+        guard var bytes = pair.trace.last(where: { $0.from == .client })?.bytes else { return }
+        bytes[bytes.count - 1] ^= 1
+        let paths = try pair.onServer { $0.paths.count }
+        pair.inject(bytes, into: .server, from: attacker)
+        pair.exchange()
+        #expect(moves(pair).isEmpty)
+        try pair.onServer { #expect($0.paths.count == paths) }
+    }
+
+    @Test("a genuine packet that was overtaken does not move the peer back (M10)")
+    func reordered() throws {
+        let pair = try established()
+        var held: [UInt8]?
+        pair.passes = { side, bytes in
+            if side == .client, held == nil {
+                held = bytes
+                return false
+            }
+            return true
+        }
+        try ping(pair)
+        try ping(pair)
+        pair.clientAddress.port += 1
+        try ping(pair)
+        #expect(moves(pair) == [.portOnly])
+        let old = pair.clientAddress.withPort(pair.clientAddress.port - 1)
+        guard let held else {
+            Issue.record("nothing was held back")
+            return
+        }
+        pair.inject(held, into: .server, from: old)
+        pair.exchange()
+        #expect(moves(pair) == [.portOnly])
+        try pair.onServer { #expect($0.paths.active.tuple.remote == pair.clientAddress) }
+    }
+
+    @Test("whoever answers at the old address takes the connection back from a copied packet that was raced ahead (M14)")
+    func racedCopy() throws {
+        let pair = try established()
+        let attacker = NetworkAddress(203, 0, 113, 66, port: 666)
+        pair.passes = { side, bytes in
+            guard side == .client else { return true }
+            // The copy comes first, then the original: a duplicate.
+            pair.inject(bytes, into: .server, from: attacker)
+            return true
+        }
+        try ping(pair)
+        pair.passes = { _, _ in true }
+        try ping(pair)
+        pair.run(for: .seconds(5))
+        try pair.onServer { #expect($0.paths.active.tuple.remote == pair.clientAddress) }
+        #expect(pair.closeReason(.server) == nil)
+        _ = try pair.upload(10_000)
+    }
+
+    @Test("a thousand addresses in a row leave no more than eight paths (M6, M40)")
+    func manyMoves() throws {
+        let pair = try established()
+        for index in 0..<1_000 {
+            pair.clientAddress = NetworkAddress(10, 0, UInt8(index >> 8), UInt8(index & 255), port: 5_000)
+            try ping(pair)
+            try pair.onServer { connection in
+                #expect(connection.paths.count <= PathTable.maximumPaths)
+                #expect(connection.paths.active.tuple.remote == pair.clientAddress)
+            }
+        }
+        #expect(moves(pair).count == 1_000)
+        _ = try pair.upload(10_000)
+    }
+
+    @Test("a client takes nothing from an address that is not its server's")
+    func strangerToClient() throws {
+        let pair = try established()
+        var held: [UInt8]?
+        pair.passes = { side, bytes in
+            if side == .server { held = bytes }
+            return side == .client
+        }
+        try ping(pair)
+        let before = try pair.onClient { $0.statistics.packetsReceived }
+        guard let held else { return }
+        pair.inject(held, into: .client, from: NetworkAddress(203, 0, 113, 66, port: 4_433))
+        try pair.onClient { #expect($0.statistics.packetsReceived == before) }
+    }
+}
