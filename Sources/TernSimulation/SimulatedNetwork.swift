@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import QUICProtocol
+
+/// Takes the datagrams that reach an interface.
+public protocol DatagramReceiver: AnyObject {
+    func receive(_ datagram: SimulatedDatagram, on interface: SimulatedInterface)
+}
+
+/// A host's attachment to the network: an address, and a link in each direction, perhaps behind a NAT.
+public final class SimulatedInterface {
+    public let name: String
+    /// The socket that is bound to this interface.
+    public let transport: TransportID
+    /// The host's own address on it; behind a NAT the peer sees another.
+    public let address: NetworkAddress
+    public let outbound: SimulatedLink
+    public let inbound: SimulatedLink
+    public let nat: SimulatedNAT?
+    /// Every send fails with this errno, as without a route to the peer.
+    public var sendError: Int32?
+    /// Sends of larger UDP payloads fail at once with EMSGSIZE. Nil when the host does not know the path's MTU.
+    public var localMaximumPayload: Int?
+    /// False once its socket is closed.
+    public internal(set) var isOpen = true
+    weak var receiver: (any DatagramReceiver)?
+
+    init(
+        name: String, transport: TransportID, address: NetworkAddress, outbound: SimulatedLink, inbound: SimulatedLink,
+        nat: SimulatedNAT?, receiver: any DatagramReceiver
+    ) {
+        self.name = name
+        self.transport = transport
+        self.address = address
+        self.outbound = outbound
+        self.inbound = inbound
+        self.nat = nat
+        self.receiver = receiver
+    }
+
+    /// Whether datagrams pass: takes down or brings back both directions at once.
+    public var isUp: Bool {
+        get { outbound.conditions.isUp && inbound.conditions.isUp }
+        set {
+            outbound.conditions.isUp = newValue
+            inbound.conditions.isUp = newValue
+        }
+    }
+
+    /// Changes both directions at once.
+    public func setConditions(_ conditions: LinkConditions) {
+        outbound.conditions = conditions
+        inbound.conditions = conditions
+    }
+}
+
+/// A network in virtual time.
+///
+/// Every interface hangs on a core by its own pair of links; a datagram crosses the outbound link of its sender, the
+/// sender's NAT, the core, the receiver's NAT, and the receiver's inbound link. In the core stand the taps: whoever
+/// watches there may copy, drop or delay what passes, and anyone may inject datagrams under any source address.
+public final class SimulatedNetwork {
+    /// What happens to a datagram that a tap has seen.
+    public enum TapVerdict: Sendable {
+        case pass
+        case drop
+        /// It goes on later; further taps do not see it.
+        case delay(Nanoseconds)
+    }
+
+    private enum Route {
+        case interface(SimulatedInterface)
+        case nat(SimulatedNAT)
+    }
+
+    public let scheduler: Scheduler
+    public let journal: Journal
+    /// Everything drawn in the network comes from here.
+    private var random: RandomSource
+    /// By IP address, with port 0. Only ever looked up, never iterated, as its order differs between processes.
+    private var routes: [NetworkAddress: Route] = [:]
+    private var insideInterfaces: [NetworkAddress: SimulatedInterface] = [:]
+    private var taps: [(SimulatedDatagram) -> TapVerdict] = []
+    private var nextTransport: UInt32 = 1
+    /// Datagrams to an address that nobody has.
+    public private(set) var unroutableCount = 0
+
+    public init(seed: UInt64) {
+        scheduler = Scheduler()
+        journal = Journal(scheduler: scheduler)
+        random = .seeded(seed)
+    }
+
+    /// An independent source of randomness that replays with the network's seed.
+    public func makeRandomSource() -> RandomSource { random.split() }
+
+    public var now: Instant { scheduler.now }
+
+    /// Connects a host. Behind a NAT, `address` is known on the inside only.
+    public func attach(
+        _ receiver: any DatagramReceiver, named name: String, at address: NetworkAddress, outbound: LinkConditions,
+        inbound: LinkConditions, behind nat: SimulatedNAT? = nil
+    ) -> SimulatedInterface {
+        let interface = SimulatedInterface(
+            name: name, transport: TransportID(nextTransport), address: address,
+            outbound: SimulatedLink(outbound, random: random.split()),
+            inbound: SimulatedLink(inbound, random: random.split()), nat: nat, receiver: receiver)
+        nextTransport += 1
+        if nat == nil {
+            routes[address.withPort(0)] = .interface(interface)
+        } else {
+            insideInterfaces[address] = interface
+        }
+        return interface
+    }
+
+    /// A NAT whose first outside address is `address`; each rebinding of the address takes the next one.
+    public func makeNAT(at address: NetworkAddress, _ configuration: SimulatedNAT.Configuration = .init())
+        -> SimulatedNAT
+    {
+        let nat = SimulatedNAT(network: self, address: address, configuration: configuration, random: random.split())
+        route(address, to: nat)
+        return nat
+    }
+
+    func route(_ address: NetworkAddress, to nat: SimulatedNAT) {
+        routes[address.withPort(0)] = .nat(nat)
+    }
+
+    /// Lets `tap` see every datagram in the core, after the sender's NAT and before the receiver's. Taps see a datagram
+    /// in the order in which they were added, until one does not let it pass.
+    public func addTap(_ tap: @escaping (SimulatedDatagram) -> TapVerdict) {
+        taps.append(tap)
+    }
+
+    /// Puts a datagram into the core under whatever source it carries. Taps do not see it.
+    public func inject(_ datagram: SimulatedDatagram, after delay: Nanoseconds = .zero) {
+        scheduler.schedule(after: delay) { [self] in
+            journal.note("injected \(datagram.source) → \(datagram.destination) \(datagram.payload.count) B")
+            forward(datagram)
+        }
+    }
+
+    func send(_ datagram: SimulatedDatagram, from interface: SimulatedInterface) {
+        carry(datagram, over: interface.outbound, of: interface, "out") { [self] in leave(datagram, interface) }
+    }
+
+    /// Lets go of everything that is under way and of whoever watched.
+    func shutDown() {
+        scheduler.removeAll()
+        taps = []
+    }
+
+    private func leave(_ datagram: SimulatedDatagram, _ interface: SimulatedInterface) {
+        var datagram = datagram
+        if let nat = interface.nat {
+            datagram.source = nat.outsideAddress(of: datagram.source, for: datagram.destination, now: now)
+        }
+        for tap in taps {
+            switch tap(datagram) {
+            case .pass: continue
+            case .drop:
+                journal.note("tap drops \(datagram.source) → \(datagram.destination) \(datagram.payload.count) B")
+            case .delay(let delay):
+                let late = datagram
+                scheduler.schedule(after: delay) { [self] in forward(late) }
+            }
+            return
+        }
+        forward(datagram)
+    }
+
+    private func forward(_ datagram: SimulatedDatagram) {
+        switch routes[datagram.destination.withPort(0)] {
+        case .interface(let interface) where interface.address.port == datagram.destination.port:
+            arrive(datagram, interface)
+        case .nat(let nat):
+            guard let inside = nat.insideAddress(of: datagram.destination, from: datagram.source, now: now),
+                let interface = insideInterfaces[inside]
+            else {
+                journal.note("NAT has no mapping for \(datagram.destination), \(datagram.payload.count) B")
+                return
+            }
+            var translated = datagram
+            translated.destination = inside
+            arrive(translated, interface)
+        default:
+            unroutableCount += 1
+        }
+    }
+
+    private func arrive(_ datagram: SimulatedDatagram, _ interface: SimulatedInterface) {
+        carry(datagram, over: interface.inbound, of: interface, "in") { [self] in
+            guard interface.isOpen else { return }
+            journal.note("\(interface.name) ← \(datagram.source) \(datagram.payload.count) B")
+            interface.receiver?.receive(datagram, on: interface)
+        }
+    }
+
+    private func carry(
+        _ datagram: SimulatedDatagram, over link: SimulatedLink, of interface: SimulatedInterface, _ direction: String,
+        then action: @escaping () -> Void
+    ) {
+        let onArrival = {
+            guard link.conditions.isUp else {
+                link.countDown()
+                return
+            }
+            action()
+        }
+        switch link.carry(datagram, now: now) {
+        case .dropped(let reason):
+            journal.note("\(interface.name) \(direction) drops \(datagram.payload.count) B: \(reason.rawValue)")
+        case .arrives(let instant, let again):
+            scheduler.schedule(at: instant, onArrival)
+            if let again { scheduler.schedule(at: again, onArrival) }
+        }
+    }
+}

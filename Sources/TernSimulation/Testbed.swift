@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import QUICProtocol
+
+/// A scenario while it runs: its hosts, its network, and the means by which a script interferes.
+///
+/// The server is at 192.0.2.1:4433. The client's first interface is at 192.168.0.2 behind a NAT that is seen as
+/// 198.18.0.1 and up, or without one at 203.0.113.2; its other interfaces are at 203.0.113.3 and up.
+public final class Testbed {
+    public static let serverAddress = NetworkAddress(192, 0, 2, 1, port: 4433)
+    /// Time for draining, or for a last timeout, after the connection was closed.
+    private static let windingUpLimit: Nanoseconds = .seconds(30)
+
+    public let scenario: Scenario
+    public let seed: UInt64
+    public let network: SimulatedNetwork
+    public let server: SimulatedEndpoint
+    public let client: SimulatedEndpoint
+    public let nat: SimulatedNAT?
+    public let transfer: Transfer
+    public let service: PerfService
+    /// For what a script leaves to chance.
+    public var random: RandomSource
+    private let clientContext: TLSContext
+    /// The client's connection, once it was opened.
+    public private(set) var connection: ConnectionRecord?
+    private var holds = 0
+    private var clientHandlers: [(ConnectionEvent) -> Void] = []
+    private var serverHandlers: [(ConnectionEvent, ConnectionRecord) -> Void] = []
+
+    init(_ scenario: Scenario, seed: UInt64, trace: ((String) -> Void)?) throws {
+        self.scenario = scenario
+        self.seed = seed
+        let network = SimulatedNetwork(seed: seed)
+        network.journal.trace = trace
+        self.network = network
+        random = network.makeRandomSource()
+        let credentials = try scenario.credentials ?? SimulationCredentials.shared.get()
+        clientContext = try credentials.clientContext()
+        service = PerfService(sendBufferLimit: scenario.server.sendBufferLimit)
+        service.thinkTime = scenario.thinkTime
+        transfer = Transfer(scenario.plans, sendBufferLimit: scenario.client.sendBufferLimit)
+
+        server = SimulatedEndpoint(named: "server", in: network, configuration: scenario.serverEndpoint)
+        server.addInterface(at: Self.serverAddress, scenario.serverAccess)
+        server.listening = ServerConfiguration(tls: try credentials.serverContext(), connection: scenario.server)
+        server.application = service
+        server.peerConnectionIDLength = scenario.clientEndpoint.connectionIDLength
+
+        client = SimulatedEndpoint(named: "client", in: network, configuration: scenario.clientEndpoint)
+        client.application = transfer
+        client.peerConnectionIDLength = scenario.serverEndpoint.connectionIDLength
+        nat = scenario.nat.map { network.makeNAT(at: NetworkAddress(198, 18, 0, 1, port: 0), $0) }
+        client.addInterface(
+            at: nat == nil
+                ? NetworkAddress(203, 0, 113, 2, port: 50_001) : NetworkAddress(192, 168, 0, 2, port: 50_001),
+            scenario.access, inbound: scenario.accessInbound, behind: nat)
+        for (index, conditions) in scenario.otherInterfaces.enumerated() {
+            let host = NetworkAddress(203, 0, 113, 3, port: 0).ipv4.map { $0 + UInt32(index) } ?? 0
+            client.addInterface(at: NetworkAddress(ipv4: host, port: 50_002 + UInt16(index)), conditions)
+        }
+        client.onEvent = { [unowned self] event, _ in
+            for handler in clientHandlers { handler(event) }
+        }
+        server.onEvent = { [unowned self] event, record in
+            for handler in serverHandlers { handler(event, record) }
+        }
+    }
+
+    // MARK: For scripts
+
+    public var now: Instant { network.now }
+    /// Virtual time since the client's first packet.
+    public var elapsed: Nanoseconds { network.scheduler.elapsed }
+    /// The server's side of the connection. The newest, if there are several.
+    public var serverConnection: ConnectionRecord? { server.connections.last }
+
+    /// Runs `body` when so much virtual time has passed since the client's first packet.
+    public func at(_ time: Nanoseconds, _ body: @escaping () -> Void) {
+        network.scheduler.schedule(at: Scheduler.start + time, body)
+    }
+
+    /// Runs `body` when so much time has passed from now on.
+    public func after(_ delay: Nanoseconds, _ body: @escaping () -> Void) {
+        network.scheduler.schedule(after: delay, body)
+    }
+
+    /// Hears the client's events before the application does.
+    public func onClientEvent(_ handler: @escaping (ConnectionEvent) -> Void) {
+        clientHandlers.append(handler)
+    }
+
+    public func onServerEvent(_ handler: @escaping (ConnectionEvent, ConnectionRecord) -> Void) {
+        serverHandlers.append(handler)
+    }
+
+    public func onClientPathEvent(_ handler: @escaping (PathEvent) -> Void) {
+        onClientEvent { if case .path(let event) = $0 { handler(event) } }
+    }
+
+    public func onServerPathEvent(_ handler: @escaping (PathEvent, ConnectionRecord) -> Void) {
+        onServerEvent { if case .path(let event) = $0 { handler(event, $1) } }
+    }
+
+    /// Runs `body` once paths may be added.
+    public func whenConfirmed(_ body: @escaping () -> Void) {
+        onClientEvent { if case .handshakeConfirmed = $0 { body() } }
+    }
+
+    /// The run does not end before `release` was called as often as `hold`, even if the transfer is done.
+    public func hold() { holds += 1 }
+    public func release() { holds -= 1 }
+
+    /// Records a violation unless `condition` holds.
+    public func expect(_ condition: Bool, _ otherwise: @autoclosure () -> String) {
+        if !condition { network.journal.violation(otherwise()) }
+    }
+
+    /// The path the client's data takes.
+    public var activePath: PathID? { withClient { $0.activePath } }
+
+    @discardableResult
+    public func withClient<R>(_ body: (inout QUICConnection) -> R) -> R? {
+        connection.flatMap { client.withConnection($0, body) }
+    }
+
+    @discardableResult
+    public func withServer<R>(_ body: (inout QUICConnection) -> R) -> R? {
+        serverConnection.flatMap { server.withConnection($0, body) }
+    }
+
+    public func addPath(over interface: SimulatedInterface) -> Result<PathID, MigrationError> {
+        let tuple = FourTuple(
+            transport: interface.transport, local: interface.address, remote: Self.serverAddress)
+        return verb { connection throws(MigrationError) in try connection.addPath(over: tuple) }
+    }
+
+    @discardableResult
+    public func probe(_ path: PathID, timeout: Nanoseconds = .seconds(3)) -> Result<Void, MigrationError> {
+        let now = now
+        return verb { connection throws(MigrationError) in try connection.probe(path, timeout: timeout, now: now) }
+    }
+
+    @discardableResult
+    public func switchPath(to path: PathID, withoutValidation: Bool = false) -> Result<Void, MigrationError> {
+        let now = now
+        return verb { connection throws(MigrationError) in
+            try connection.switchPath(to: path, withoutValidation: withoutValidation, now: now)
+        }
+    }
+
+    @discardableResult
+    public func closePath(_ path: PathID) -> Result<Void, MigrationError> {
+        let now = now
+        return verb { connection throws(MigrationError) in try connection.closePath(path, now: now) }
+    }
+
+    public func close(_ endpoint: SimulatedEndpoint, code: UInt64 = 0, reason: String = "") {
+        let now = now
+        for record in endpoint.connections where record.isLive {
+            endpoint.withConnection(record) { $0.close(applicationErrorCode: code, reason: reason, now: now) }
+        }
+    }
+
+    private func verb<R>(
+        _ body: (inout QUICConnection) throws(MigrationError) -> R
+    ) -> Result<R, MigrationError> {
+        let result = withClient { connection -> Result<R, MigrationError> in
+            do throws(MigrationError) {
+                return .success(try body(&connection))
+            } catch {
+                return .failure(error)
+            }
+        }
+        return result ?? .failure(.connectionClosed(connection?.closeReason ?? .endpointClosed))
+    }
+
+    // MARK: The run
+
+    func run() -> SimulationReport {
+        var report = SimulationReport(title: scenario.title, seed: seed)
+        scenario.script(self)
+        do {
+            connection = try client.connect(
+                to: Self.serverAddress, over: client.interfaces[0], tls: clientContext,
+                serverName: SimulationCredentials.serverName, configuration: scenario.client)
+        } catch {
+            report.failure = "connect failed: \(error)"
+        }
+        if report.failure == nil { report.failure = runTransfer() }
+        collect(into: &report)
+        if report.failure == nil { report.failure = windUp() }
+        report.clientCloseReason = connection?.closeReason
+        report.serverCloseReason = serverConnection?.closeReason
+        report.totalDuration = elapsed
+        report.steps = network.scheduler.stepCount
+        report.violations = network.journal.violations
+        tearDown()
+        return report
+    }
+
+    private var fault: String? { transfer.fault ?? service.fault }
+
+    private var isTransferOver: Bool {
+        if fault != nil { return true }
+        if scenario.ending == .script { return connection?.closeReason != nil }
+        return connection?.closeReason != nil || transfer.isFinished && holds <= 0
+    }
+
+    /// Runs until the transfer is done. Returns why it was not.
+    private func runTransfer() -> String? {
+        let outcome = network.scheduler.run(until: Scheduler.start + scenario.timeLimit) { !isTransferOver }
+        if let fault { return fault }
+        let state = "\(transfer.progress), close reason: \(connection?.closeReason.map { "\($0)" } ?? "none")"
+        switch outcome {
+        case .timeLimit: return "not done within \(scenario.timeLimit): \(state)"
+        case .nothingLeft: return "everything is asleep for good after \(elapsed): \(state)"
+        case .stuck: return "an endless loop at \(elapsed): \(state)"
+        case .finished: break
+        }
+        guard scenario.ending != .script else { return nil }
+        guard transfer.isFinished, connection?.closeReason == nil else { return "closed early: \(state)" }
+        guard service.uploadedBytes == transfer.plannedUpload, service.finishedUploads == transfer.plans.count else {
+            return "the server has \(service.uploadedBytes) of \(transfer.plannedUpload) uploaded bytes"
+        }
+        return nil
+    }
+
+    /// Closes the connection and runs until nothing of it is left. Returns what is.
+    private func windUp() -> String? {
+        switch scenario.ending {
+        case .clientCloses: close(client)
+        case .serverCloses: close(server)
+        case .silence:
+            for interface in client.interfaces { interface.isUp = false }
+        case .script: break
+        }
+        let idle = max(scenario.client.maxIdleTimeout, scenario.server.maxIdleTimeout)
+        let limit = now + idle + Self.windingUpLimit
+        let outcome = network.scheduler.run(until: limit) {
+            !(client.liveConnections.isEmpty && server.liveConnections.isEmpty)
+        }
+        guard outcome == .finished else {
+            return "not wound up: \(client.liveConnections.count) connections of the client's and "
+                + "\(server.liveConnections.count) of the server's are left (\(outcome))"
+        }
+        guard client.engine.connectionCount == 0, server.engine.connectionCount == 0 else {
+            return "leaked: the endpoints hold \(client.engine.connectionCount) and "
+                + "\(server.engine.connectionCount) connections after the last was removed"
+        }
+        guard client.engine.routeCount == 0, server.engine.routeCount == 0 else {
+            return "leaked: the endpoints hold \(client.engine.routeCount) and \(server.engine.routeCount) routes "
+                + "after the last connection was removed"
+        }
+        return checkCloseReasons()
+    }
+
+    private func checkCloseReasons() -> String? {
+        guard let reason = connection?.closeReason else { return "the client never heard why the connection ended" }
+        if let expected = scenario.expectedClientClose {
+            return expected(reason) ? nil : "the client's connection ended so: \(reason)"
+        }
+        switch (scenario.ending, reason) {
+        case (.clientCloses, .application(_, _, byPeer: false)), (.serverCloses, .application(_, _, byPeer: true)),
+            (.silence, .idleTimeout), (.script, _):
+            return nil
+        default: return "the client's connection ended so: \(reason)"
+        }
+    }
+
+    private func collect(into report: inout SimulationReport) {
+        report.duration = (transfer.finishedAt ?? now) - Scheduler.start
+        report.downloadedBytes = transfer.downloadedBytes
+        report.uploadedBytes = service.uploadedBytes
+        report.largestGap = transfer.largestGap
+        report.rebindings = nat?.rebindingCount ?? 0
+        report.peerMoves = serverConnection?.peerMoveCount ?? 0
+        report.switches = connection?.switchCount ?? 0
+        if let statistics = withClient({ $0.statistics }) { report.clientStatistics = statistics }
+        if let statistics = withServer({ $0.statistics }) { report.serverStatistics = statistics }
+        report.serverDestinationIDs = serverConnection?.destinationIDCount ?? 0
+        report.sharedServerDestinationIDs = serverConnection?.sharedDestinationIDCount ?? 0
+        report.mostServerPaths = serverConnection?.mostPaths ?? 0
+    }
+
+    /// What waits in the scheduler, and the handlers, hold references in circles.
+    private func tearDown() {
+        network.shutDown()
+        clientHandlers = []
+        serverHandlers = []
+        client.onEvent = nil
+        server.onEvent = nil
+    }
+}
