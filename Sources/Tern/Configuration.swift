@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Logging
+
+/// What may be set for a ``Transport``. What belongs to a connection is set by `ConnectionConfiguration`.
+public struct TransportConfiguration: Sendable {
+    /// Where the transport and the connections over it log. Nothing above `notice` in healthy operation, and nothing a
+    /// packet below `trace`.
+    public var logger: Logger
+    /// Bytes of the kernel's send buffer to ask for. The system may allow less.
+    public var sendBufferSize = 4 * 1_024 * 1_024
+    /// Bytes of the kernel's receive buffer to ask for: what arrives while the event loop is busy waits there.
+    public var receiveBufferSize = 7 * 1_024 * 1_024
+    /// Sends a batch in one call where the kernel and the device can cut it into datagrams (UDP_SEGMENT).
+    public var usesSegmentationOffload = true
+    /// Receives datagrams of one sender merged where the kernel can (UDP_GRO).
+    public var usesReceiveOffload = true
+    /// Reads that one system call may fill, 1 to 64; each takes 64 KB of address space.
+    public var readsPerCall = 16
+
+    public init(logger: Logger = Logger(label: "tern")) {
+        self.logger = logger
+    }
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import CTernSocket
+internal import Logging
+internal import NIOCore
+internal import NIOPosix
+
+/// One UDP socket: read through a NIO channel, written by `sendmsg` on a descriptor of our own.
+///
+/// Our descriptor is a second one of the same socket. NIO closes a channel on errors that to QUIC are news of one path, or
+/// of none; the socket itself then lives on in our descriptor, and a new channel reads from it (`docs/decisions/`).
+///
+/// `@unchecked Sendable`: the reference crosses threads inside NIO's closures, but every `var` is touched on the worker's
+/// event loop alone.
+final class UDPSocket: @unchecked Sendable {
+    let id: TransportID
+    let boundAddress: NetworkAddress
+    /// The interface that the socket is tied to, if any.
+    let device: String?
+    /// Bound to no address in particular: each send names its source, each read reports where the datagram was sent to.
+    let isWildcard: Bool
+    let worker: Worker
+    let configuration: TransportConfiguration
+
+    private let descriptor: Int32
+    private(set) var isClosed = false
+    private(set) var usesSegmentation: Bool
+    private var channel: (any Channel)?
+    /// Channels that NIO closed one shortly after the other; the delay before the next grows with it.
+    private var quickReopenings = 0
+    private var openedAt = Instant.zero
+    var backlog = SendBacklog()
+    /// Who takes the connections of new clients.
+    var listener: ListenerState?
+
+    /// A datagram of ours is never larger than a socket takes in one call (RFC 768, and the IP header).
+    static let maximumBatchSize = 65_487
+
+    /// Takes over the descriptor, which `tern_socket_open` made.
+    init(
+        id: TransportID, descriptor: Int32, boundAddress: NetworkAddress, device: String?, worker: Worker,
+        configuration: TransportConfiguration
+    ) {
+        self.id = id
+        self.descriptor = descriptor
+        self.boundAddress = boundAddress
+        self.device = device
+        self.isWildcard = boundAddress.isUnspecified
+        self.worker = worker
+        self.configuration = configuration
+        self.usesSegmentation =
+            configuration.usesSegmentationOffload && tern_socket_supports_segmentation(descriptor)
+        tern_socket_set_buffer_sizes(
+            descriptor, Int32(clamping: configuration.sendBufferSize), Int32(clamping: configuration.receiveBufferSize))
+    }
+
+    deinit {
+        if !isClosed { _ = tern_socket_close(descriptor) }
+    }
+
+    // MARK: Reading
+
+    /// Opens the channel that reads.
+    func start() -> EventLoopFuture<Void> {
+        let eventLoop = worker.eventLoop
+        eventLoop.assertInEventLoop()
+        guard let bootstrap = DatagramBootstrap(validatingGroup: eventLoop) else {
+            return eventLoop.makeFailedFuture(TernError.eventLoopUnsupported)
+        }
+        var duplicate: Int32 = -1
+        let error = tern_socket_duplicate(descriptor, &duplicate)
+        guard error == 0 else {
+            return eventLoop.makeFailedFuture(TernError.system(call: "fcntl(F_DUPFD_CLOEXEC)", errno: error))
+        }
+        openedAt = worker.now()
+        let slots = min(max(configuration.readsPerCall, 1), 64)
+        #if os(Linux)
+        let bytesPerRead = slots * Self.bytesPerSlot
+        #else
+        let bytesPerRead = Self.bytesPerSlot
+        #endif
+        var options = ChannelOptions.Storage()
+        options.append(key: .datagramVectorReadMessageCount, value: slots)
+        options.append(key: .recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: bytesPerRead))
+        // One call a wake-up: what is left wakes the loop again, after what was read has been answered.
+        options.append(key: .maxMessagesPerRead, value: Self.callsPerWakeUp)
+        options.append(key: .explicitCongestionNotification, value: true)
+        if isWildcard { options.append(key: .receivePacketInfo, value: true) }
+        if configuration.usesReceiveOffload, System.supportsUDPReceiveOffload {
+            options.append(key: .datagramReceiveOffload, value: true)
+            options.append(key: .datagramReceiveSegmentSize, value: true)
+        }
+        let applied = options
+        return
+            bootstrap
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(DatagramHandler(socket: self))
+                    self.channel = channel
+                }.flatMap { applied.applyAllChannelOptions(to: channel) }
+            }
+            .withBoundSocket(duplicate)
+            .map { _ in }
+    }
+
+    /// A slot holds the longest datagram, or as many merged ones as the kernel merges.
+    private static let bytesPerSlot = 65_536
+    #if os(Linux)
+    private static let callsPerWakeUp: UInt = 1
+    #else
+    private static let callsPerWakeUp: UInt = 16
+    #endif
+
+    /// NIO closed the channel: on our request, or on an error that it holds for fatal.
+    func channelClosed() {
+        channel = nil
+        guard !isClosed else { return }
+        quickReopenings = worker.now() - openedAt < .seconds(1) ? min(quickReopenings + 1, 10) : 0
+        // 0, 2, 4, … 1,024 ms.
+        let delay = quickReopenings == 0 ? 0 : Int64(1) << quickReopenings
+        configuration.logger.notice(
+            "reading channel closed; opening another one",
+            metadata: ["local": "\(boundAddress)", "delay-ms": "\(delay)"])
+        worker.eventLoop.scheduleTask(in: .milliseconds(delay)) { self.reopen() }
+    }
+
+    private func reopen() {
+        guard !isClosed else { return }
+        // A channel that never became active does not report its end.
+        start().whenFailure { error in
+            self.configuration.logger.error("cannot reopen the socket's channel", metadata: ["error": "\(error)"])
+            self.channel?.close(promise: nil)
+            self.channelClosed()
+        }
+    }
+
+    /// Where a datagram was sent to, as far as we can know.
+    func localAddress(from info: NIOPacketInfo?) -> NetworkAddress {
+        guard isWildcard, let info, let address = NetworkAddress(info.destinationAddress) else { return boundAddress }
+        return address.withPort(boundAddress.port).scoped(toInterface: info.interfaceIndex)
+    }
+
+    /// The local address of a path to `remote`, as the peer will see it unless there is a NAT between: looked up once, when
+    /// the path is made. Throws what the system says if there is no route.
+    func localAddress(towards remote: NetworkAddress) throws(TernError) -> NetworkAddress {
+        guard isWildcard else { return boundAddress }
+        var source = tern_address()
+        var destination = remote.cAddress
+        let error = tern_source_address(&destination, device, &source)
+        guard error == 0 else { throw .system(call: "route to \(remote)", errno: error) }
+        return NetworkAddress(source).withPort(boundAddress.port)
+    }
+
+    // MARK: Writing
+
+    /// Sends a batch now. EAGAIN means that the rest (from `sent` on) must wait.
+    func send(
+        _ bytes: UnsafeRawBufferPointer, segmentSize: Int, tuple: FourTuple, ecn: ECNCodepoint
+    ) -> tern_send_result {
+        guard !isClosed, let base = bytes.baseAddress else { return tern_send_result() }
+        var remote = tuple.remote.cAddress
+        let result: tern_send_result
+        if isWildcard, !tuple.local.isUnspecified {
+            var source = tuple.local.cAddress
+            result = tern_socket_send(
+                descriptor, base, bytes.count, segmentSize, &remote, &source, ecn.rawValue, usesSegmentation)
+        } else {
+            result = tern_socket_send(
+                descriptor, base, bytes.count, segmentSize, &remote, nil, ecn.rawValue, usesSegmentation)
+        }
+        if result.segmentation_refused {
+            usesSegmentation = false
+            configuration.logger.info(
+                "the device cannot segment; sending datagrams one by one", metadata: ["local": "\(boundAddress)"])
+        }
+        return result
+    }
+
+    // MARK: Closing
+
+    /// Closes the socket for good. What waits to be sent is dropped.
+    func close() {
+        worker.eventLoop.assertInEventLoop()
+        guard !isClosed else { return }
+        isClosed = true
+        backlog.dropAll()
+        channel?.close(promise: nil)
+        channel = nil
+        _ = tern_socket_close(descriptor)
+    }
+
+    /// Ends the reading channel as an error would, and not the socket.
+    func breakChannelForTesting() {
+        channel?.close(promise: nil)
+    }
+
+    /// The channel that reads, for tests.
+    var channelForTesting: (any Channel)? { channel }
+}
+
+/// The only handler of a socket's channel: hands what was read to the worker.
+private final class DatagramHandler: ChannelInboundHandler {
+    typealias InboundIn = AddressedEnvelope<ByteBuffer>
+
+    private let socket: UDPSocket
+
+    init(socket: UDPSocket) { self.socket = socket }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        socket.worker.received(unwrapInboundIn(data), on: socket)
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        socket.worker.serviceTouched()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // An ICMP message that the kernel turned into a read error, for instance. Paths fail by silence, not by hearsay.
+        socket.configuration.logger.debug("read error", metadata: ["error": "\(error)"])
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        socket.channelClosed()
+    }
+}

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import CTernSocket
+import NIOCore
+import NIOPosix
+import QUICProtocol
+import Testing
+
+@testable import Tern
+
+#if canImport(Darwin)
+import Darwin
+#elseif canImport(Musl)
+import Musl
+#else
+import Glibc
+#endif
+
+/// A bound descriptor, closed with the value that owns it.
+private final class TestSocket {
+    let descriptor: Int32
+    let address: NetworkAddress
+
+    init(on address: NetworkAddress) throws {
+        var local = address.cAddress
+        var descriptor: Int32 = -1
+        var isTied = false
+        let error = tern_socket_open(&local, nil, &descriptor, &isTied)
+        try #require(error == 0, "bind: errno \(error)")
+        self.descriptor = descriptor
+        var bound = tern_address()
+        try #require(tern_socket_local_address(descriptor, &bound) == 0)
+        self.address = NetworkAddress(bound)
+    }
+
+    deinit { _ = tern_socket_close(descriptor) }
+
+    func send(
+        _ bytes: [UInt8], segmentSize: Int, to remote: NetworkAddress, from source: NetworkAddress? = nil,
+        ecn: ECNCodepoint = .notECT, segmentation: Bool
+    ) -> tern_send_result {
+        var destination = remote.cAddress
+        if let source {
+            var source = source.cAddress
+            return tern_socket_send(
+                descriptor, bytes, bytes.count, segmentSize, &destination, &source, ecn.rawValue, segmentation)
+        }
+        return tern_socket_send(
+            descriptor, bytes, bytes.count, segmentSize, &destination, nil, ecn.rawValue, segmentation)
+    }
+
+    /// The next datagram and where it came from, as the system delivers it; waits up to two seconds.
+    func receive() throws -> (bytes: [UInt8], source: NetworkAddress) {
+        var event = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        try #require(poll(&event, 1, 2_000) == 1, "nothing arrived")
+        var bytes = [UInt8](repeating: 0, count: 65_536)
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let count = withUnsafeMutablePointer(to: &storage) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                recvfrom(descriptor, &bytes, bytes.count, 0, $0, &length)
+            }
+        }
+        try #require(count >= 0)
+        let address: SocketAddress =
+            Int32(storage.ss_family) == AF_INET6
+            ? SocketAddress(withUnsafeBytes(of: storage) { $0.loadUnaligned(as: sockaddr_in6.self) })
+            : SocketAddress(withUnsafeBytes(of: storage) { $0.loadUnaligned(as: sockaddr_in.self) })
+        return (Array(bytes[..<count]), try #require(NetworkAddress(address)))
+    }
+}
+
+private let loopback = NetworkAddress(127, 0, 0, 1, port: 0)
+private let loopback6 = NetworkAddress(ipv6: 0, 1, port: 0)
+
+@Suite("Sending a batch", .timeLimit(.minutes(1)))
+struct SendTests {
+    @Test(
+        "delivers datagrams of the segment size and a shorter last one, with and without segmentation offload",
+        arguments: [true, false], [loopback, loopback6])
+    func batch(segmentation: Bool, local: NetworkAddress) throws {
+        let sender = try TestSocket(on: local)
+        let receiver = try TestSocket(on: local)
+        let bytes = (0..<(1_200 * 54 - 100)).map { UInt8(truncatingIfNeeded: $0 / 1_200) }
+        let result = sender.send(bytes, segmentSize: 1_200, to: receiver.address, segmentation: segmentation)
+        #expect(result.error == 0)
+        #expect(result.sent == bytes.count)
+        for index in 0..<54 {
+            let (datagram, source) = try receiver.receive()
+            #expect(datagram == [UInt8](repeating: UInt8(index), count: index == 53 ? 1_100 : 1_200))
+            #expect(source == sender.address)
+        }
+    }
+
+    @Test("of more segments than the kernel takes at once is cut into several calls", arguments: [true, false])
+    func manySegments(segmentation: Bool) throws {
+        let sender = try TestSocket(on: loopback)
+        let receiver = try TestSocket(on: loopback)
+        let bytes = (0..<2_000).map { UInt8(truncatingIfNeeded: $0 / 10) }
+        let result = sender.send(bytes, segmentSize: 10, to: receiver.address, segmentation: segmentation)
+        #expect(result.error == 0)
+        #expect(result.sent == bytes.count)
+        for index in 0..<200 { #expect(try receiver.receive().bytes == [UInt8](repeating: UInt8(index), count: 10)) }
+    }
+
+    @Test("from a wildcard socket carries the source address that was asked for")
+    func sourceAddress() throws {
+        let sender = try TestSocket(on: .unspecified(.ipv4, port: 0))
+        let receiver = try TestSocket(on: loopback)
+        for last in 2...4 as ClosedRange<UInt8> {
+            let source = NetworkAddress(127, 0, 0, last, port: sender.address.port)
+            let result = sender.send([1, 2], segmentSize: 1, to: receiver.address, from: source, segmentation: true)
+            #expect(result.error == 0)
+            #expect(try receiver.receive().source == source)
+            #expect(try receiver.receive().source == source)
+        }
+    }
+
+    @Test("that is too large for the path is refused with EMSGSIZE, and the socket goes on", arguments: [true, false])
+    func tooLarge(segmentation: Bool) throws {
+        let sender = try TestSocket(on: loopback)
+        let receiver = try TestSocket(on: loopback)
+        let large = [UInt8](repeating: 7, count: 65_520)
+        let refused = sender.send(large, segmentSize: large.count, to: receiver.address, segmentation: segmentation)
+        #expect(refused.error == EMSGSIZE)
+        #expect(refused.sent == 0)
+        #expect(!refused.segmentation_refused)
+        #expect(sender.send([1], segmentSize: 1, to: receiver.address, segmentation: segmentation).error == 0)
+        #expect(try receiver.receive().bytes == [1])
+    }
+
+    @Test("to where no route leads is refused with an error that is not fatal, and does not condemn offload")
+    func unreachable() throws {
+        let sender = try TestSocket(on: loopback)
+        let receiver = try TestSocket(on: loopback)
+        // Nothing leaves this host from a loopback address.
+        let elsewhere = NetworkAddress(192, 0, 2, 99, port: 9)
+        let refused = sender.send(
+            [UInt8](repeating: 0, count: 2_400), segmentSize: 1_200, to: elsewhere, segmentation: true)
+        #expect(refused.error != 0)
+        #expect(refused.sent == 0)
+        #expect(!refused.segmentation_refused)
+        #expect(sender.send([1], segmentSize: 1, to: receiver.address, segmentation: true).error == 0)
+        #expect(try receiver.receive().bytes == [1])
+    }
+
+    @Test("to a full receiver loses datagrams and reports nothing")
+    func fullReceiver() throws {
+        let sender = try TestSocket(on: loopback)
+        let receiver = try TestSocket(on: loopback)
+        let bytes = [UInt8](repeating: 0, count: 60_000)
+        for _ in 0..<1_000 {
+            let result = sender.send(bytes, segmentSize: 1_200, to: receiver.address, segmentation: true)
+            #expect(result.error == 0 || result.error == EAGAIN)
+        }
+    }
+
+    @Test("does not report the ICMP error of an earlier datagram as its own")
+    func connectionRefused() throws {
+        let sender = try TestSocket(on: loopback)
+        let gone = try TestSocket(on: loopback).address
+        for _ in 0..<10 { #expect(sender.send([1], segmentSize: 1, to: gone, segmentation: true).error == 0) }
+    }
+
+    @Test("is possible from the address that the system names for a route")
+    func routeSource() throws {
+        var remote = NetworkAddress(127, 0, 0, 9, port: 1).cAddress
+        var source = tern_address()
+        #expect(tern_source_address(&remote, nil, &source) == 0)
+        #expect(NetworkAddress(source).isLoopback)
+    }
+
+    @Test("uses the buffers that were asked for, as far as the system allows")
+    func buffers() throws {
+        let socket = try TestSocket(on: loopback)
+        var before: (Int32, Int32) = (0, 0)
+        tern_socket_buffer_sizes(socket.descriptor, &before.0, &before.1)
+        tern_socket_set_buffer_sizes(socket.descriptor, 4_194_304, 7_340_032)
+        var after: (Int32, Int32) = (0, 0)
+        tern_socket_buffer_sizes(socket.descriptor, &after.0, &after.1)
+        #expect(after.0 >= before.0)
+        #expect(after.1 >= before.1)
+    }
+}
+
+/// Collects what a channel with the options of a transport reads.
+private final class Collector: ChannelInboundHandler, Sendable {
+    typealias InboundIn = AddressedEnvelope<ByteBuffer>
+    let envelopes: AsyncStream<AddressedEnvelope<ByteBuffer>>
+    private let continuation: AsyncStream<AddressedEnvelope<ByteBuffer>>.Continuation
+
+    init() { (envelopes, continuation) = AsyncStream.makeStream() }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) { continuation.yield(unwrapInboundIn(data)) }
+}
+
+@Suite("Reading", .timeLimit(.minutes(1)))
+struct ReceiveTests {
+    private func open(on address: NetworkAddress, _ collector: Collector) async throws -> any Channel {
+        let host = address.family == .ipv4 ? (address.isUnspecified ? "0.0.0.0" : "127.0.0.1") : "::1"
+        var bootstrap = DatagramBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .channelOption(.datagramVectorReadMessageCount, value: 4)
+            .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 4 * 65_536))
+            .channelOption(.explicitCongestionNotification, value: true)
+            .channelOption(.receivePacketInfo, value: true)
+        if System.supportsUDPReceiveOffload {
+            bootstrap =
+                bootstrap
+                .channelOption(.datagramReceiveOffload, value: true)
+                .channelOption(.datagramReceiveSegmentSize, value: true)
+        }
+        return
+            try await bootstrap
+            .channelInitializer { $0.pipeline.addHandler(collector) }
+            .bind(host: host, port: 0).get()
+    }
+
+    @Test(
+        "reports the ECN mark that was sent, in both families",
+        arguments: [ECNCodepoint.notECT, .ect0, .ect1, .ce], [loopback, loopback6])
+    func ecn(mark: ECNCodepoint, local: NetworkAddress) async throws {
+        let collector = Collector()
+        let channel = try await open(on: local, collector)
+        let target = try #require(channel.localAddress.flatMap { NetworkAddress($0) })
+        let sender = try TestSocket(on: local)
+        let result = sender.send([1, 2, 3], segmentSize: 2, to: target, ecn: mark, segmentation: true)
+        #expect(result.error == 0)
+        var bytes = 0
+        for await envelope in collector.envelopes {
+            #expect(ECNCodepoint(try #require(envelope.metadata).ecnState) == mark)
+            bytes += envelope.data.readableBytes
+            if bytes == 3 { break }
+        }
+        try await channel.close()
+    }
+
+    @Test("reports where a datagram to a wildcard socket was sent to")
+    func packetInfo() async throws {
+        let collector = Collector()
+        let channel = try await open(on: .unspecified(.ipv4, port: 0), collector)
+        let port = UInt16(try #require(channel.localAddress?.port))
+        let sender = try TestSocket(on: loopback)
+        for last in 1...3 as ClosedRange<UInt8> {
+            let target = NetworkAddress(127, 0, 0, last, port: port)
+            #expect(sender.send([last], segmentSize: 1, to: target, segmentation: true).error == 0)
+        }
+        var seen: Set<UInt8> = []
+        for await envelope in collector.envelopes {
+            let info = try #require(envelope.metadata?.packetInfo)
+            let address = try #require(NetworkAddress(info.destinationAddress))
+            let last = try #require(envelope.data.getInteger(at: envelope.data.readerIndex, as: UInt8.self))
+            #expect(address.hasSameIP(as: NetworkAddress(127, 0, 0, last, port: 0)))
+            seen.insert(last)
+            if seen.count == 3 { break }
+        }
+        try await channel.close()
+    }
+
+    @Test(
+        "takes a segmented batch as few merged reads with the segment size",
+        .enabled(if: System.supportsUDPReceiveOffload),
+        arguments: [loopback, loopback6])
+    func merged(local: NetworkAddress) async throws {
+        let collector = Collector()
+        let channel = try await open(on: local, collector)
+        let target = try #require(channel.localAddress.flatMap { NetworkAddress($0) })
+        let sender = try TestSocket(on: local)
+        let bytes = (0..<(1_200 * 50)).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+        #expect(sender.send(bytes, segmentSize: 1_200, to: target, segmentation: true).error == 0)
+        var received: [UInt8] = []
+        var reads = 0
+        for await envelope in collector.envelopes {
+            reads += 1
+            received += envelope.data.readableBytesView
+            if envelope.data.readableBytes > 1_200 { #expect(envelope.metadata?.segmentSize == 1_200) }
+            if received.count >= bytes.count { break }
+        }
+        #expect(received == bytes)
+        #expect(reads < 50)
+        try await channel.close()
+    }
+}
