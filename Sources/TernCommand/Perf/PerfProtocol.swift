@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import NIOCore
+import QUICProtocol
+import Tern
+
+/// The protocol `perf`: the client opens a bidirectional stream, sends 8 bytes, big-endian, with the number of bytes it
+/// wants, and may then upload; when the client's end has come the server answers that many bytes and its own end.
+enum PerfProtocol {
+    static let applicationProtocol = "perf"
+
+    /// Bytes handed to a stream at a time.
+    static let chunkSize = 256 * 1_024
+
+    enum ErrorCode {
+        static let malformedRequest: UInt64 = 1
+        static let failed: UInt64 = 2
+    }
+
+    /// Answers every stream of a connection, until that ends.
+    static func serve(_ connection: Connection) async {
+        await withDiscardingTaskGroup { group in
+            for await stream in connection.incomingStreams {
+                group.addTask {
+                    do {
+                        try await answer(stream)
+                    } catch {
+                        try? await stream.reset(errorCode: ErrorCode.failed)
+                        try? await stream.stopReading(errorCode: ErrorCode.failed)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Accepts connections until the listener is closed.
+    static func serve(_ listener: Listener) async throws {
+        try await withThrowingDiscardingTaskGroup { group in
+            for try await connection in listener.connections {
+                group.addTask { await serve(connection) }
+            }
+        }
+    }
+
+    private static func answer(_ stream: Tern.Stream) async throws {
+        var request = ByteBuffer()
+        for try await bytes in stream.bytes where request.readableBytes < 8 {
+            request.writeImmutableBuffer(bytes)
+        }
+        guard let wanted = request.readInteger(as: UInt64.self) else {
+            try await stream.reset(errorCode: ErrorCode.malformedRequest)
+            return
+        }
+        try await send(wanted, on: stream)
+        try await stream.finish()
+    }
+
+    /// Sends so many zero bytes, all out of one buffer.
+    private static func send(_ count: UInt64, on stream: Tern.Stream) async throws {
+        let chunk = ByteBuffer(repeating: 0, count: chunkSize)
+        var rest = count
+        while rest > 0 {
+            let length = Int(min(rest, UInt64(chunkSize)))
+            try await stream.write(length == chunkSize ? chunk : ByteBuffer(repeating: 0, count: length))
+            rest -= UInt64(length)
+        }
+    }
+
+    /// One exchange as the client sees it.
+    ///
+    /// - Returns: the bytes received.
+    static func exchange(upload: Int, download: Int, over connection: Connection) async throws -> Int {
+        let stream = try await connection.openStream()
+        var request = ByteBuffer()
+        request.writeInteger(UInt64(download))
+        try await stream.write(request)
+        try await send(UInt64(upload), on: stream)
+        try await stream.finish()
+        var received = 0
+        for try await bytes in stream.bytes { received += bytes.readableBytes }
+        guard received == download else {
+            throw CommandError("the server answered \(received) bytes instead of \(download)")
+        }
+        return received
+    }
+}
