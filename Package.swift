@@ -82,6 +82,15 @@ let package = Package(
         .testTarget(
             name: "ScenarioTests", dependencies: ["TernSimulation", "QUICProtocol"], swiftSettings: swiftSettings),
         .testTarget(
+            name: "TernCommandTests",
+            dependencies: [
+                "TernCommand",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
             name: "TernTests",
             dependencies: [
                 "Tern",

@@ -69,7 +69,8 @@ struct ManyRebindingsTests {
     @Test("a new port every 50 ms for 10 s while downloading, old ones lingering: 60 % of the goodput (M20)")
     func downloadEveryFiftyMilliseconds() async {
         await overSeeds(atMost: 2) { seed in
-            Self.compareGoodput(StreamPlan(download: 12_500_000), .init(oldMappings: .linger(.seconds(1))), share: 0.6, seed: seed)
+            Self.compareGoodput(
+                StreamPlan(download: 12_500_000), .init(oldMappings: .linger(.seconds(1))), share: 0.6, seed: seed)
         }
     }
 

@@ -105,7 +105,8 @@ struct SwitchingTests {
                     validations += 1
                     testbed.expect(challenges == 1, "\(challenges) challenges without loss")
                     testbed.expect(
-                        rtt >= roundTrip - .microseconds(1) && rtt <= roundTrip + .milliseconds(1), "an RTT of \(rtt), not \(roundTrip)")
+                        rtt >= roundTrip - .microseconds(1) && rtt <= roundTrip + .milliseconds(1),
+                        "an RTT of \(rtt), not \(roundTrip)")
                     guard validations == 1 else { return testbed.release() }
                     // A validated path can be probed again.
                     testbed.after(.milliseconds(500)) {

@@ -76,7 +76,8 @@ extension QUICConnection {
 
     private mutating func frameAcknowledged(_ frame: SentFrame, space: PacketNumberSpaceID) {
         switch frame {
-        case .stream, .resetStream, .stopSending, .maxData, .maxStreamData, .maxStreams, .dataBlocked, .streamDataBlocked,
+        case .stream, .resetStream, .stopSending, .maxData, .maxStreamData, .maxStreams, .dataBlocked,
+            .streamDataBlocked,
             .streamsBlocked:
             streams.acknowledged(frame)
         case .ack(let largest):
@@ -96,7 +97,8 @@ extension QUICConnection {
     /// What a frame said is still to be said (RFC 9000, section 13.3).
     private mutating func sendAgain(_ frame: SentFrame, space: PacketNumberSpaceID) {
         switch frame {
-        case .stream, .resetStream, .stopSending, .maxData, .maxStreamData, .maxStreams, .dataBlocked, .streamDataBlocked,
+        case .stream, .resetStream, .stopSending, .maxData, .maxStreamData, .maxStreams, .dataBlocked,
+            .streamDataBlocked,
             .streamsBlocked:
             streams.lost(frame)
         case .crypto(let offset, let length):
@@ -117,7 +119,8 @@ extension QUICConnection {
 
     /// The time without an acknowledgement after which the peer is probed, before backing off (RFC 9002, section 6.2.1).
     func probeTimeout(in space: PacketNumberSpaceID) -> Nanoseconds {
-        let maxAckDelay: Nanoseconds = space == .application && handshake.hasPeerParameters ? peerParameters.maxAckDelay : .zero
+        let maxAckDelay: Nanoseconds =
+            space == .application && handshake.hasPeerParameters ? peerParameters.maxAckDelay : .zero
         return paths.active.recovery.rtt.pto(maxAckDelay: maxAckDelay)
     }
 
@@ -136,7 +139,9 @@ extension QUICConnection {
         let backoff = Int64(1) << Int64(min(timers.probeTimeoutCount, 16))
         var earliest: (Instant, LossTimer)?
         for space in PacketNumberSpaceID.allCases {
-            guard spaces[space].ackElicitingInFlight > 0, let sent = spaces[space].timeOfLastAckElicitingSent else { continue }
+            guard spaces[space].ackElicitingInFlight > 0, let sent = spaces[space].timeOfLastAckElicitingSent else {
+                continue
+            }
             guard space != .application || handshake.isConfirmed else { continue }
             let instant = sent + probeTimeout(in: space) * backoff
             if earliest.map({ instant < $0.0 }) ?? true { earliest = (instant, .probe(space)) }

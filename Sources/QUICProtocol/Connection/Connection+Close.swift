@@ -77,7 +77,8 @@ extension QUICConnection {
             over(
                 .transport(
                     TransportError(
-                        TransportErrorCode(rawValue: frame.errorCode), frameType: frame.frameType == 0 ? nil : frame.frameType, reason),
+                        TransportErrorCode(rawValue: frame.errorCode),
+                        frameType: frame.frameType == 0 ? nil : frame.frameType, reason),
                     byPeer: true))
         }
         enterDraining(now: now)
@@ -101,7 +102,8 @@ extension QUICConnection {
     mutating func transmitClose(into buffer: inout MutableRawSpan, now: Instant) -> Transmission? {
         guard closing.isClosePending, let reason = closeReason, paths.active.state != .transportLost else { return nil }
         closing.isClosePending = false
-        let limit = min(ConnectionConfiguration.minimumUDPPayload, buffer.byteCount, paths.active.amplification.remaining)
+        let limit = min(
+            ConnectionConfiguration.minimumUDPPayload, buffer.byteCount, paths.active.amplification.remaining)
         var writer = PacketWriter(&buffer)
         writer.setLimit(limit)
         for level in [EncryptionLevel.initial, .handshake, .oneRTT] where protection.canSeal(level) {
@@ -112,7 +114,8 @@ extension QUICConnection {
             buildClosePacket(reason, level: level, padTo: padding, writer: &writer, now: now)
         }
         guard writer.offset > 0 else { return nil }
-        return finishDatagram(size: writer.offset, segmentSize: writer.offset, pathIndex: paths.activeIndex, datagrams: 1, now: now)
+        return finishDatagram(
+            size: writer.offset, segmentSize: writer.offset, pathIndex: paths.activeIndex, datagrams: 1, now: now)
     }
 
     private mutating func buildClosePacket(
@@ -126,14 +129,18 @@ extension QUICConnection {
         case .application:
             // What the application says is not for a peer that is not proved yet (RFC 9000, section 10.2.3).
             writer.writeConnectionClose(
-                errorCode: TransportErrorCode.applicationError.rawValue, frameType: 0, reason: "", maximumReasonLength: 0)
+                errorCode: TransportErrorCode.applicationError.rawValue, frameType: 0, reason: "",
+                maximumReasonLength: 0)
         case .transport(let error, _):
             writer.writeConnectionClose(
-                errorCode: error.code.rawValue, frameType: error.frameType ?? 0, reason: error.reason, maximumReasonLength: room - 24)
+                errorCode: error.code.rawValue, frameType: error.frameType ?? 0, reason: error.reason,
+                maximumReasonLength: room - 24)
         default:
             writer.writeConnectionClose(
                 errorCode: TransportErrorCode.noError.rawValue, frameType: 0, reason: "", maximumReasonLength: 0)
         }
-        _ = finishPacket(packet, level: level, pathIndex: paths.activeIndex, isAckEliciting: false, padTo: padTo, writer: &writer, now: now)
+        _ = finishPacket(
+            packet, level: level, pathIndex: paths.activeIndex, isAckEliciting: false, padTo: padTo, writer: &writer,
+            now: now)
     }
 }

@@ -3,7 +3,8 @@
 extension QUICConnection {
     /// Hands one frame to the room that it concerns. That it may come at this level has been checked.
     mutating func handle(
-        _ frame: Frame, bytes: RawSpan, level: EncryptionLevel, path: PathID, destination: ConnectionID, arrival: Arrival
+        _ frame: Frame, bytes: RawSpan, level: EncryptionLevel, path: PathID, destination: ConnectionID,
+        arrival: Arrival
     ) throws(TransportError) {
         switch frame {
         case .padding, .ping, .dataBlocked, .streamsBlocked:
@@ -43,7 +44,8 @@ extension QUICConnection {
             receiveClose(frame, bytes: bytes, now: arrival.now)
         case .handshakeDone:
             guard role == .client else {
-                throw TransportError(.protocolViolation, frameType: frame.type, "only a server says that the handshake is done")
+                throw TransportError(
+                    .protocolViolation, frameType: frame.type, "only a server says that the handshake is done")
             }
             guard handshake.isComplete else {
                 throw TransportError(.protocolViolation, frameType: frame.type, "the handshake is not done")
@@ -55,13 +57,17 @@ extension QUICConnection {
     private mutating func receiveStream(_ frame: StreamFrame, bytes: RawSpan, now: Instant) throws(TransportError) {
         let rtt = paths.active.recovery.rtt.smoothed
         try bytes.withUnsafeBytes { pointer throws(TransportError) in
-            try streams.receive(frame, bytes: UnsafeRawBufferPointer(rebasing: pointer[frame.data.range]), now: now, rtt: rtt)
+            try streams.receive(
+                frame, bytes: UnsafeRawBufferPointer(rebasing: pointer[frame.data.range]), now: now, rtt: rtt)
         }
     }
 
-    private mutating func receiveCrypto(_ frame: CryptoFrame, bytes: RawSpan, level: EncryptionLevel) throws(TransportError) {
+    private mutating func receiveCrypto(_ frame: CryptoFrame, bytes: RawSpan, level: EncryptionLevel)
+        throws(TransportError)
+    {
         try bytes.withUnsafeBytes { pointer throws(TransportError) in
-            try crypto[level].receive(offset: frame.offset, bytes: UnsafeRawBufferPointer(rebasing: pointer[frame.data.range]))
+            try crypto[level].receive(
+                offset: frame.offset, bytes: UnsafeRawBufferPointer(rebasing: pointer[frame.data.range]))
         }
     }
 

@@ -46,7 +46,8 @@ extension QUICConnection {
         while let bytes = crypto[level].readContiguous() {
             guard tls != nil else {
                 // After the handshake a server expects nothing more (RFC 9001, section 4.4 and 4.6.1).
-                throw TransportError(.tlsAlert(10), frameType: FrameType.crypto, "unexpected TLS message after the handshake")
+                throw TransportError(
+                    .tlsAlert(10), frameType: FrameType.crypto, "unexpected TLS message after the handshake")
             }
             try receiveTLS(bytes, level: level)
         }
@@ -114,7 +115,10 @@ extension QUICConnection {
         handshake.applicationProtocol = applicationProtocol
         if state == .handshaking { state = .established }
         events.append(.handshakeCompleted(applicationProtocol: applicationProtocol))
-        let size = Int(min(UInt64(max(configuration.maxUDPPayload, ConnectionConfiguration.minimumUDPPayload)), peerParameters.maxUDPPayloadSize))
+        let size = Int(
+            min(
+                UInt64(max(configuration.maxUDPPayload, ConnectionConfiguration.minimumUDPPayload)),
+                peerParameters.maxUDPPayloadSize))
         setMaximumDatagramSize(size, ofPathAt: paths.activeIndex)
         if role == .server {
             handshake.isHandshakeDonePending = true
@@ -124,7 +128,10 @@ extension QUICConnection {
 
     /// The largest datagram that a new path may be used with.
     var initialDatagramSize: Int {
-        Int(min(UInt64(max(configuration.maxUDPPayload, ConnectionConfiguration.minimumUDPPayload)), peerParameters.maxUDPPayloadSize))
+        Int(
+            min(
+                UInt64(max(configuration.maxUDPPayload, ConnectionConfiguration.minimumUDPPayload)),
+                peerParameters.maxUDPPayloadSize))
     }
 
     mutating func setMaximumDatagramSize(_ size: Int, ofPathAt index: Int) {
@@ -196,7 +203,8 @@ extension QUICConnection {
 
     /// The server does not speak our version (RFC 9000, section 6.2).
     mutating func receiveVersionNegotiation(_ versions: [QUICVersion], now: Instant) {
-        guard role == .client, !handshake.hasReceivedPacket, handshake.retrySourceID == nil, !versions.contains(version) else {
+        guard role == .client, !handshake.hasReceivedPacket, handshake.retrySourceID == nil, !versions.contains(version)
+        else {
             return countDrop()
         }
         end(.versionNegotiationFailed(versions), now: now)

@@ -55,7 +55,8 @@ extension QUICConnection {
     private mutating func receivedProbe(onPathAt index: Int, now: Instant) {
         giveConnectionID(toPathAt: index)
         if paths[index].state == .unvalidated {
-            paths[index].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+            paths[index].beginValidation(
+                now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
         }
     }
 
@@ -63,14 +64,16 @@ extension QUICConnection {
     private mutating func followPeer(toPathAt index: Int, now: Instant) {
         let oldIndex = paths.activeIndex
         let old = paths[oldIndex]
-        let isPortOnly = old.tuple.remote.hasSameIP(as: paths[index].tuple.remote) && old.tuple.local == paths[index].tuple.local
+        let isPortOnly =
+            old.tuple.remote.hasSameIP(as: paths[index].tuple.remote) && old.tuple.local == paths[index].tuple.local
         let isNew = !paths[index].wasActive
         if isNew, isPortOnly {
             // The same network by another port of the NAT's: RTT and congestion state stay (M12, RFC 9000, section 9.4).
             paths[index].recovery.takeOver(old.recovery, now: now)
             paths[index].maximumDatagramSize = old.maximumDatagramSize
         } else if isNew {
-            setMaximumDatagramSize(handshake.isComplete ? initialDatagramSize : old.maximumDatagramSize, ofPathAt: index)
+            setMaximumDatagramSize(
+                handshake.isComplete ? initialDatagramSize : old.maximumDatagramSize, ofPathAt: index)
         } else {
             events.append(.path(.restored(paths[index].id)))
         }
@@ -79,11 +82,13 @@ extension QUICConnection {
         events.append(.path(.peerMoved(from: old.id, to: paths[index].id, isPortOnly ? .portOnly : .address)))
         activate(index, reason: .peerMoved)
         if !paths[index].isValidated, !paths[index].validator.isRunning, handshake.isComplete {
-            paths[index].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+            paths[index].beginValidation(
+                now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
         }
         // An attacker may have raced a copied packet ahead: whoever is at the old address can then answer (M14, section 9.3.3).
         if old.isValidated, !old.validator.isRunning, handshake.isComplete {
-            paths[oldIndex].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: oldIndex))
+            paths[oldIndex].beginValidation(
+                now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: oldIndex))
         }
         // The packet that moved the peer may have closed the old path as well.
         if let sequence = old.localIDSequence, localIDs.isRetired(sequence) { forgetPaths(usingLocalID: sequence) }
@@ -137,7 +142,8 @@ extension QUICConnection {
     /// A response counts for the challenge it answers, on whatever path it comes (RFC 9000, section 8.2.3).
     mutating func receivePathResponse(_ data: UInt64, now: Instant) {
         for index in 0..<paths.count {
-            guard paths[index].validator.isRunning, let rtt = paths[index].validator.roundTrip(of: data, now: now) else { continue }
+            guard paths[index].validator.isRunning, let rtt = paths[index].validator.roundTrip(of: data, now: now)
+            else { continue }
             pathAnswered(at: index, rtt: rtt, now: now)
             return
         }
@@ -153,7 +159,8 @@ extension QUICConnection {
         if !provedSize { events.append(.path(.validated(id, rtt: rtt, challenges: challenges))) }
         if !wasPadded {
             // The address is proved; that the path bears 1,200 bytes is not yet (RFC 9000, section 8.2.1).
-            paths[index].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+            paths[index].beginValidation(
+                now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
             paths[index].isProvingSize = true
         }
     }
@@ -162,7 +169,9 @@ extension QUICConnection {
 
     mutating func pathDeadlineExpired(now: Instant) {
         for id in (0..<paths.count).map({ paths[$0].id }) {
-            guard let index = paths.index(of: id), paths[index].validator.isRunning, now >= paths[index].validator.failsAt else {
+            guard let index = paths.index(of: id), paths[index].validator.isRunning,
+                now >= paths[index].validator.failsAt
+            else {
                 continue
             }
             validationFailed(at: index, now: now)
@@ -176,7 +185,9 @@ extension QUICConnection {
         events.append(.path(.failed(id, failure)))
         guard role == .server else { return }
         guard index == paths.activeIndex else { return removePath(at: index) }
-        guard let fallback = paths.fallback.flatMap({ paths.index(of: $0) }), paths[fallback].state == .validated else { return }
+        guard let fallback = paths.fallback.flatMap({ paths.index(of: $0) }), paths[fallback].state == .validated else {
+            return
+        }
         if remoteIDs.id(of: paths[fallback].id) == nil, !remoteIDs.usesEmptyID {
             // The ID had gone along to the address that failed.
             remoteIDs.move(from: id, to: paths[fallback].id)

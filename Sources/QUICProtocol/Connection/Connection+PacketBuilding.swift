@@ -10,7 +10,8 @@ extension QUICConnection {
     ) -> PacketStart? {
         guard protection.canSeal(level), let destination = paths[pathIndex].destinationID else { return nil }
         let number = spaces[level.space].nextPacketNumber
-        let length = PacketNumberCoding.encodedLength(number, largestAcknowledged: spaces[level.space].largestAcknowledged)
+        let length = PacketNumberCoding.encodedLength(
+            number, largestAcknowledged: spaces[level.space].largestAcknowledged)
         let start = writer.offset
         let packet: PacketStart
         switch level {
@@ -20,7 +21,8 @@ extension QUICConnection {
                 packetNumberLength: length)
         case .initial, .handshake, .earlyData:
             packet = writer.beginLongPacket(
-                type: level == .initial ? .initial : level == .handshake ? .handshake : .zeroRTT, version: version, destination: destination,
+                type: level == .initial ? .initial : level == .handshake ? .handshake : .zeroRTT, version: version,
+                destination: destination,
                 source: localIDs.active.first?.id ?? .empty, token: level == .initial ? handshake.token : [],
                 packetNumber: number, packetNumberLength: length)
         }
@@ -76,7 +78,8 @@ extension QUICConnection {
             time: now, path: paths[pathIndex].id, size: size, isAckEliciting: isAckEliciting, isInFlight: isInFlight)
         statistics.packetsSent += 1
         paths[pathIndex].statistics.packetsSent += 1
-        paths[pathIndex].recovery.packetSent(time: now, size: size, isAckEliciting: isAckEliciting, isInFlight: isInFlight)
+        paths[pathIndex].recovery.packetSent(
+            time: now, size: size, isAckEliciting: isAckEliciting, isInFlight: isInFlight)
         if isAckEliciting {
             timers.ackElicitingSent(now: now)
             timers.lastSentAt = now
@@ -85,14 +88,17 @@ extension QUICConnection {
     }
 
     /// Accounts for datagrams that are about to leave.
-    mutating func finishDatagram(size: Int, segmentSize: Int, pathIndex: Int, datagrams: Int, now: Instant) -> Transmission {
+    mutating func finishDatagram(size: Int, segmentSize: Int, pathIndex: Int, datagrams: Int, now: Instant)
+        -> Transmission
+    {
         paths[pathIndex].amplification.datagramSent(size)
         paths[pathIndex].lastUsed = now
         paths[pathIndex].statistics.bytesSent += UInt64(size)
         statistics.bytesSent += UInt64(size)
         statistics.datagramsSent += UInt64(datagrams)
         return Transmission(
-            path: paths[pathIndex].id, tuple: paths[pathIndex].tuple, byteCount: size, segmentSize: segmentSize, ecn: .notECT)
+            path: paths[pathIndex].id, tuple: paths[pathIndex].tuple, byteCount: size, segmentSize: segmentSize,
+            ecn: .notECT)
     }
 
     // MARK: Frames
@@ -133,6 +139,7 @@ extension QUICConnection {
     }
 
     var hasConnectionFrames: Bool {
-        handshake.isHandshakeDonePending || !remoteIDs.pendingRetirements.isEmpty || !localIDs.pendingAnnouncements.isEmpty
+        handshake.isHandshakeDonePending || !remoteIDs.pendingRetirements.isEmpty
+            || !localIDs.pendingAnnouncements.isEmpty
     }
 }

@@ -32,7 +32,8 @@ extension QUICConnection {
         if let index = paths.index(of: tuple) { throw .pathExists(paths[index].id) }
         guard !paths.isFull else { throw .tooManyPaths(limit: PathTable.maximumPaths) }
         let index = paths.add(
-            tuple, amplification: AmplificationBudget(isLifted: true), congestionControl: configuration.congestionControl,
+            tuple, amplification: AmplificationBudget(isLifted: true),
+            congestionControl: configuration.congestionControl,
             maximumDatagramSize: initialDatagramSize, now: clock)
         let id = paths[index].id
         setMaximumDatagramSize(initialDatagramSize, ofPathAt: index)
@@ -43,7 +44,9 @@ extension QUICConnection {
     private func checkMayMigrate() throws(MigrationError) {
         if let closeReason { throw .connectionClosed(closeReason) }
         guard role == .client else { throw .serverCannotMigrate }
-        guard !handshake.hasPeerParameters || !peerParameters.disableActiveMigration else { throw .migrationDisabledByPeer }
+        guard !handshake.hasPeerParameters || !peerParameters.disableActiveMigration else {
+            throw .migrationDisabledByPeer
+        }
     }
 
     private func index(ofPath id: PathID) throws(MigrationError) -> Int {
@@ -111,7 +114,8 @@ extension QUICConnection {
         paths[index].destinationID = destination
         paths[index].isWaitingForConnectionID = false
         if !paths[index].isValidated, !paths[index].validator.isRunning {
-            paths[index].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+            paths[index].beginValidation(
+                now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
         }
         noteTokenChanges()
         activate(index, reason: .application)
@@ -190,7 +194,8 @@ extension QUICConnection {
     public mutating func transportLost(_ transport: TransportID, now: Instant) {
         clock = now
         guard isOpen() else { return }
-        for index in 0..<paths.count where paths[index].tuple.transport == transport && paths[index].state != .transportLost {
+        for index in 0..<paths.count
+        where paths[index].tuple.transport == transport && paths[index].state != .transportLost {
             paths[index].transportLost()
             events.append(.path(.failed(paths[index].id, .transportLost)))
             sendAgainWhatWasInFlight(onPathAt: index, now: now)
@@ -202,8 +207,8 @@ extension QUICConnection {
 enum SystemError {
     /// EMSGSIZE.
     #if canImport(Darwin)
-        static let messageTooLong: Int32 = 40
+    static let messageTooLong: Int32 = 40
     #else
-        static let messageTooLong: Int32 = 90
+    static let messageTooLong: Int32 = 90
     #endif
 }

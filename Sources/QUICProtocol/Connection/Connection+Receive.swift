@@ -57,7 +57,8 @@ extension QUICConnection {
         while offset < datagram.byteCount, isOpen() || state == .closing || state == .draining {
             guard
                 let header = PacketHeader.parse(
-                    datagram.bytes, at: offset, shortHeaderConnectionIDLength: Int(localIDs.active.first?.id.length ?? 0))
+                    datagram.bytes, at: offset,
+                    shortHeaderConnectionIDLength: Int(localIDs.active.first?.id.length ?? 0))
             else { break }
             do throws(TransportError) {
                 switch header {
@@ -72,7 +73,8 @@ extension QUICConnection {
                     return authenticated
                 case .versionNegotiation(let negotiation):
                     if isFirst {
-                        receiveVersionNegotiation(VersionNegotiation.versions(of: negotiation, in: datagram.bytes), now: arrival.now)
+                        receiveVersionNegotiation(
+                            VersionNegotiation.versions(of: negotiation, in: datagram.bytes), now: arrival.now)
                     }
                     return authenticated
                 case .unknownVersion:
@@ -179,7 +181,8 @@ extension QUICConnection {
         let isHighest = spaces[space].received.largest.map { opened.packetNumber > $0 } ?? true
 
         let contents = try receiveFrames(
-            datagram.bytes, payload: opened.payload, level: level, path: pathID, destination: destination, arrival: arrival)
+            datagram.bytes, payload: opened.payload, level: level, path: pathID, destination: destination,
+            arrival: arrival)
         guard isOpen() else { return true }
         spaces[space].received.record(
             opened.packetNumber, isAckEliciting: contents.isAckEliciting, ecn: arrival.ecn, now: arrival.now)
@@ -211,7 +214,8 @@ extension QUICConnection {
     }
 
     private mutating func receiveFrames(
-        _ bytes: RawSpan, payload: Range<Int>, level: EncryptionLevel, path: PathID, destination: ConnectionID, arrival: Arrival
+        _ bytes: RawSpan, payload: Range<Int>, level: EncryptionLevel, path: PathID, destination: ConnectionID,
+        arrival: Arrival
     ) throws(TransportError) -> PacketContents {
         var contents = PacketContents()
         var parser = FrameParser(bytes, payload: payload)
@@ -245,7 +249,9 @@ extension QUICConnection {
     }
 
     private mutating func readEarlyDatagrams(now: Instant) {
-        guard !handshake.undecryptable.isEmpty, handshake.isComplete || (role == .client && protection.canOpen(.handshake)) else {
+        guard !handshake.undecryptable.isEmpty,
+            handshake.isComplete || (role == .client && protection.canOpen(.handshake))
+        else {
             return
         }
         let early = handshake.undecryptable
@@ -254,7 +260,10 @@ extension QUICConnection {
             var bytes = datagram.bytes
             var span = bytes.mutableSpan
             var raw = span.mutableBytes
-            _ = receivePackets(&raw, arrival: Arrival(tuple: datagram.tuple, datagramSize: datagram.bytes.count, ecn: datagram.ecn, now: now))
+            _ = receivePackets(
+                &raw,
+                arrival: Arrival(tuple: datagram.tuple, datagramSize: datagram.bytes.count, ecn: datagram.ecn, now: now)
+            )
         }
     }
 

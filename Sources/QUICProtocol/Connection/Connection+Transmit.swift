@@ -75,7 +75,9 @@ extension QUICConnection {
         if spaces.probes(space) > 0 { return true }
         if level == .oneRTT {
             guard handshake.hasPeerParameters else { return false }
-            let received = handshake.isComplete && spaces.application.received.hasUnreportedPackets && spaces.application.received.isAckDue(now: now)
+            let received =
+                handshake.isComplete && spaces.application.received.hasUnreportedPackets
+                && spaces.application.received.isAckDue(now: now)
             return received || (hasApplicationFrames && mayFillWindow(pathIndex: paths.activeIndex))
         }
         if spaces[space].received.hasUnreportedAckEliciting { return true }
@@ -86,7 +88,9 @@ extension QUICConnection {
         paths[pathIndex].recovery.canSend(bytes: paths[pathIndex].maximumDatagramSize)
     }
 
-    private mutating func buildHandshakePacket(_ level: EncryptionLevel, padTo: Int, writer: inout PacketWriter, now: Instant) {
+    private mutating func buildHandshakePacket(
+        _ level: EncryptionLevel, padTo: Int, writer: inout PacketWriter, now: Instant
+    ) {
         let index = paths.activeIndex
         guard let packet = beginPacket(level, pathIndex: index, writer: &writer) else { return }
         let space = level.space
@@ -110,14 +114,16 @@ extension QUICConnection {
         guard writer.offset > packet.payloadOffset else { return abandonPacket(packet, writer: &writer) }
         if isProbe, isAckEliciting { spaces.setProbes(spaces.probes(space) - 1, in: space) }
         _ = finishPacket(
-            packet, level: level, pathIndex: index, isAckEliciting: isAckEliciting, padTo: padTo, writer: &writer, now: now)
+            packet, level: level, pathIndex: index, isAckEliciting: isAckEliciting, padTo: padTo, writer: &writer,
+            now: now)
     }
 
     // MARK: Application data
 
     /// There is something to say in 1-RTT packets besides acknowledgements.
     private var hasApplicationFrames: Bool {
-        hasConnectionFrames || crypto.oneRTT.hasPendingData || streams.hasControlFramesToSend || streams.hasStreamDataToSend
+        hasConnectionFrames || crypto.oneRTT.hasPendingData || streams.hasControlFramesToSend
+            || streams.hasStreamDataToSend
     }
 
     /// As many full datagrams on the active path as congestion, pacing and amplification allow.
@@ -134,7 +140,9 @@ extension QUICConnection {
             let start = writer.offset
             let limit = min(start + size, capacity, paths[index].amplification.remaining)
             writer.setLimit(limit)
-            guard buildApplicationPacket(pathIndex: index, allowance: allowance, writer: &writer, now: now) else { break }
+            guard buildApplicationPacket(pathIndex: index, allowance: allowance, writer: &writer, now: now) else {
+                break
+            }
             let written = writer.offset - start
             allowance -= written
             datagrams += 1
@@ -172,13 +180,17 @@ extension QUICConnection {
         let mayFill = isProbe || allowance >= paths[pathIndex].maximumDatagramSize
         let fills = mayFill && (isProbe || hasApplicationFrames)
         let acknowledges = spaces.application.received.isAckDue(now: now)
-        guard fills || acknowledges, let packet = beginPacket(.oneRTT, pathIndex: pathIndex, writer: &writer) else { return false }
+        guard fills || acknowledges, let packet = beginPacket(.oneRTT, pathIndex: pathIndex, writer: &writer) else {
+            return false
+        }
         if acknowledges || spaces.application.received.hasUnreportedAckEliciting {
             writeAck(in: .application, writer: &writer, now: now)
         }
         let before = frameLog.count
         if fills {
-            if crypto.oneRTT.hasPendingData, let frame = crypto.oneRTT.writeFrame(into: &writer) { frameLog.append(frame) }
+            if crypto.oneRTT.hasPendingData, let frame = crypto.oneRTT.writeFrame(into: &writer) {
+                frameLog.append(frame)
+            }
             writeConnectionFrames(writer: &writer)
             if streams.hasControlFramesToSend { streams.writeControlFrames(into: &writer, log: &frameLog) }
             if streams.hasStreamDataToSend { streams.writeStreamFrames(into: &writer, log: &frameLog) }
@@ -194,7 +206,8 @@ extension QUICConnection {
         }
         if isProbe, isAckEliciting { spaces.applicationProbes -= 1 }
         return finishPacket(
-            packet, level: .oneRTT, pathIndex: pathIndex, isAckEliciting: isAckEliciting, padTo: 0, writer: &writer, now: now)
+            packet, level: .oneRTT, pathIndex: pathIndex, isAckEliciting: isAckEliciting, padTo: 0, writer: &writer,
+            now: now)
     }
 
     // MARK: Challenges and responses
@@ -210,7 +223,9 @@ extension QUICConnection {
     }
 
     /// One datagram of probing frames on any path, padded to prove the path's size as well (RFC 9000, section 8.2.1).
-    private mutating func transmitPathFrames(pathIndex: Int, into buffer: inout MutableRawSpan, now: Instant) -> Transmission? {
+    private mutating func transmitPathFrames(pathIndex: Int, into buffer: inout MutableRawSpan, now: Instant)
+        -> Transmission?
+    {
         let budget = paths[pathIndex].amplification.remaining
         let size = ConnectionConfiguration.minimumUDPPayload
         var writer = PacketWriter(&buffer)
@@ -234,10 +249,13 @@ extension QUICConnection {
         }
         if isActive {
             // Anything else would move the peer, on another path than the active one (RFC 9000, section 9.1).
-            if spaces.application.received.hasUnreportedAckEliciting { writeAck(in: .application, writer: &writer, now: now) }
+            if spaces.application.received.hasUnreportedAckEliciting {
+                writeAck(in: .application, writer: &writer, now: now)
+            }
         }
         let made = finishPacket(
-            packet, level: .oneRTT, pathIndex: pathIndex, isAckEliciting: true, padTo: wantsPadding && budget >= size ? size : 0,
+            packet, level: .oneRTT, pathIndex: pathIndex, isAckEliciting: true,
+            padTo: wantsPadding && budget >= size ? size : 0,
             writer: &writer, now: now)
         guard made else { return nil }
         let total = writer.offset

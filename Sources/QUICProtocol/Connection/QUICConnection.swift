@@ -51,8 +51,10 @@ public struct QUICConnection: ~Copyable {
     ///   - originalDestinationID: the destination of the client's first packet, from which the Initial keys come.
     ///   - remoteID: where our packets go at first.
     init(
-        role: Role, tuple: FourTuple, configuration: ConnectionConfiguration, tls context: TLSContext, serverName: String?,
-        originalDestinationID: ConnectionID, remoteID: ConnectionID, localID: ConnectionID, localToken: StatelessResetToken,
+        role: Role, tuple: FourTuple, configuration: ConnectionConfiguration, tls context: TLSContext,
+        serverName: String?,
+        originalDestinationID: ConnectionID, remoteID: ConnectionID, localID: ConnectionID,
+        localToken: StatelessResetToken,
         random: RandomSource, now: Instant
     ) throws(TransportError) {
         var random = random

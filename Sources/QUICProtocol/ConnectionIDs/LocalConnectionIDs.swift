@@ -57,7 +57,9 @@ struct LocalConnectionIDs: ~Copyable {
     }
 
     mutating func announcementLost(_ sequence: UInt64) {
-        guard active.contains(where: { $0.sequence == sequence }), !pendingAnnouncements.contains(sequence) else { return }
+        guard active.contains(where: { $0.sequence == sequence }), !pendingAnnouncements.contains(sequence) else {
+            return
+        }
         pendingAnnouncements.append(sequence)
     }
 
@@ -69,11 +71,13 @@ struct LocalConnectionIDs: ~Copyable {
     ) throws(TransportError) -> [ConnectionID] {
         guard sequence < nextSequence else {
             throw TransportError(
-                .protocolViolation, frameType: FrameType.retireConnectionID, "a connection ID was retired that was never issued")
+                .protocolViolation, frameType: FrameType.retireConnectionID,
+                "a connection ID was retired that was never issued")
         }
         guard !usesEmptyID else {
             throw TransportError(
-                .protocolViolation, frameType: FrameType.retireConnectionID, "our connection ID has no bytes to be retired")
+                .protocolViolation, frameType: FrameType.retireConnectionID,
+                "our connection ID has no bytes to be retired")
         }
         guard let index = active.firstIndex(where: { $0.sequence == sequence }) else { return [] }
         guard active[index].id != packetID else {

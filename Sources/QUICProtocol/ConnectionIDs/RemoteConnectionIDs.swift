@@ -98,7 +98,10 @@ struct RemoteConnectionIDs: ~Copyable {
     mutating func take(for path: PathID) -> ConnectionID? {
         if usesEmptyID { return entries.first?.id }
         if let own = id(of: path) { return own }
-        guard let index = entries.indices.filter({ entries[$0].path == nil }).min(by: { entries[$0].sequence < entries[$1].sequence })
+        guard
+            let index = entries.indices.filter({ entries[$0].path == nil }).min(by: {
+                entries[$0].sequence < entries[$1].sequence
+            })
         else { return nil }
         entries[index].path = path
         if let token = entries[index].resetToken { tokenChanges.append((token, true)) }

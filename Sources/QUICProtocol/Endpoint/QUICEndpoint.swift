@@ -75,7 +75,8 @@ public final class QUICEndpoint {
     /// - Parameters:
     ///   - accepting: how to serve new connections, if the socket listens.
     public func receive(
-        _ datagram: inout MutableRawSpan, on tuple: FourTuple, ecn: ECNCodepoint, accepting: ServerConfiguration?, now: Instant
+        _ datagram: inout MutableRawSpan, on tuple: FourTuple, ecn: ECNCodepoint, accepting: ServerConfiguration?,
+        now: Instant
     ) -> DatagramOutcome {
         guard
             let header = PacketHeader.parse(
@@ -94,7 +95,9 @@ public final class QUICEndpoint {
             return accept(long, datagram: &datagram, tuple: tuple, ecn: ecn, server: accepting, now: now)
         case .unknownVersion(let version, let destination, let source):
             // A client that offers a version we do not speak (RFC 9000, section 6.1).
-            guard accepting != nil, datagram.byteCount >= ConnectionConfiguration.minimumUDPPayload else { return .dropped }
+            guard accepting != nil, datagram.byteCount >= ConnectionConfiguration.minimumUDPPayload else {
+                return .dropped
+            }
             response = StatelessResponse(
                 tuple: tuple,
                 bytes: VersionNegotiation.packet(
@@ -127,7 +130,9 @@ public final class QUICEndpoint {
         guard let box = box(of: handle) else { return }
         if let id = box.temporaryRoute { unroute(id, from: handle) }
         for id in box.connection.localIDs.allRouted { unroute(id, from: handle) }
-        for token in box.connection.remoteIDs.activeTokens where resetTokens[token] == handle { resetTokens[token] = nil }
+        for token in box.connection.remoteIDs.activeTokens where resetTokens[token] == handle {
+            resetTokens[token] = nil
+        }
         for tuple in box.tuples where tupleRoutes[tuple] == handle { tupleRoutes[tuple] = nil }
         if box.countsAsHandshake { handshakes -= 1 }
         slots[Int(handle.slot)].box = nil
@@ -154,7 +159,8 @@ public final class QUICEndpoint {
     }
 
     private func deliver(
-        _ datagram: inout MutableRawSpan, to handle: ConnectionHandle, on tuple: FourTuple, ecn: ECNCodepoint, now: Instant
+        _ datagram: inout MutableRawSpan, to handle: ConnectionHandle, on tuple: FourTuple, ecn: ECNCodepoint,
+        now: Instant
     ) -> Bool {
         guard let box = box(of: handle) else { return false }
         box.connection.receive(&datagram, on: tuple, ecn: ecn, now: now)
@@ -168,7 +174,8 @@ public final class QUICEndpoint {
     ) -> DatagramOutcome {
         let size = datagram.byteCount
         guard size >= StatelessReset.minimumSize else { return .dropped }
-        if let token = StatelessResetToken(datagram.bytes, at: size - StatelessResetToken.length), let handle = resetTokens[token],
+        if let token = StatelessResetToken(datagram.bytes, at: size - StatelessResetToken.length),
+            let handle = resetTokens[token],
             let box = box(of: handle)
         {
             box.connection.end(.statelessReset, now: now)
@@ -183,7 +190,8 @@ public final class QUICEndpoint {
     }
 
     private func accept(
-        _ header: LongHeader, datagram: inout MutableRawSpan, tuple: FourTuple, ecn: ECNCodepoint, server: ServerConfiguration,
+        _ header: LongHeader, datagram: inout MutableRawSpan, tuple: FourTuple, ecn: ECNCodepoint,
+        server: ServerConfiguration,
         now: Instant
     ) -> DatagramOutcome {
         guard connectionCount < configuration.maximumConnections, handshakes < configuration.maximumHandshakes else {
@@ -214,7 +222,9 @@ public final class QUICEndpoint {
     }
 
     private func box(of handle: ConnectionHandle) -> Box? {
-        guard slots.indices.contains(Int(handle.slot)), slots[Int(handle.slot)].generation == handle.generation else { return nil }
+        guard slots.indices.contains(Int(handle.slot)), slots[Int(handle.slot)].generation == handle.generation else {
+            return nil
+        }
         return slots[Int(handle.slot)].box
     }
 

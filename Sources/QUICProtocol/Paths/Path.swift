@@ -67,7 +67,8 @@ struct Path {
 
     /// Whether a challenge or a response could leave now.
     var canSendProbes: Bool {
-        state != .transportLost && destinationID != nil && !isWaitingForConnectionID && amplification.remaining >= Self.smallestProbe
+        state != .transportLost && destinationID != nil && !isWaitingForConnectionID
+            && amplification.remaining >= Self.smallestProbe
     }
 
     /// When the validation wants something to be done. A path that cannot send waits for an ID or a datagram to come.

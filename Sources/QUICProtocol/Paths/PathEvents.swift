@@ -118,9 +118,11 @@ public enum CloseReason: Error, Hashable, Sendable {
 extension CloseReason: CustomStringConvertible {
     public var description: String {
         switch self {
-        case .transport(let error, let byPeer): "\(byPeer ? "the peer closed the connection" : "connection closed"): \(error)"
+        case .transport(let error, let byPeer):
+            "\(byPeer ? "the peer closed the connection" : "connection closed"): \(error)"
         case .application(let code, let reason, let byPeer):
-            "closed by \(byPeer ? "the peer's" : "our") application with code \(code)" + (reason.isEmpty ? "" : ": \(reason)")
+            "closed by \(byPeer ? "the peer's" : "our") application with code \(code)"
+                + (reason.isEmpty ? "" : ": \(reason)")
         case .idleTimeout: "idle timeout: nothing was heard from the peer"
         case .handshakeTimeout: "the handshake did not complete in time"
         case .statelessReset: "stateless reset: the peer has lost the connection's state"

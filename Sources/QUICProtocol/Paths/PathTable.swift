@@ -16,7 +16,8 @@ struct PathTable: ~Copyable {
         initialRTT: Nanoseconds, maximumDatagramSize: Int, now: Instant
     ) {
         _ = add(
-            initialTuple, amplification: amplification, congestionControl: congestionControl, maximumDatagramSize: maximumDatagramSize,
+            initialTuple, amplification: amplification, congestionControl: congestionControl,
+            maximumDatagramSize: maximumDatagramSize,
             now: now)
         paths[0].recovery.rtt.setInitial(initialRTT)
         paths[0].wasActive = true

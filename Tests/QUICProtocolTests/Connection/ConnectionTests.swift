@@ -31,7 +31,9 @@ extension EnginePair {
         return received
     }
 
-    func has(_ side: Side, _ matches: (ConnectionEvent) -> Bool) -> Bool { events[side]?.contains(where: matches) ?? false }
+    func has(_ side: Side, _ matches: (ConnectionEvent) -> Bool) -> Bool {
+        events[side]?.contains(where: matches) ?? false
+    }
 
     func closeReason(_ side: Side) -> CloseReason? {
         for case .closed(let reason) in events[side] ?? [] { return reason }
@@ -190,7 +192,9 @@ struct ConnectionTests {
             // An update waits until the old keys of the last one are gone.
             pair.run(for: .milliseconds(300))
         }
-        let updates = try side == .client ? pair.onClient { $0.statistics.keyUpdates } : pair.onServer { $0.statistics.keyUpdates }
+        let updates =
+            try side == .client
+            ? pair.onClient { $0.statistics.keyUpdates } : pair.onServer { $0.statistics.keyUpdates }
         #expect(updates >= 3)
     }
 

@@ -157,10 +157,13 @@ final class EnginePair {
             let tuple = FourTuple(transport: TransportID(0), local: serverAddress, remote: address ?? clientAddress)
             let outcome = serverEndpoint.receive(&raw, on: tuple, ecn: .notECT, accepting: server, now: now)
             if case .accepted(let handle) = outcome { accepted = handle }
-            if case .response = outcome, let response = serverEndpoint.takeResponse() { deliver(response.bytes, from: .server) }
+            if case .response = outcome, let response = serverEndpoint.takeResponse() {
+                deliver(response.bytes, from: .server)
+            }
             return outcome
         case .client:
-            let tuple = FourTuple(transport: TransportID(0), local: originalClientAddress, remote: address ?? serverAddress)
+            let tuple = FourTuple(
+                transport: TransportID(0), local: originalClientAddress, remote: address ?? serverAddress)
             return clientEndpoint.receive(&raw, on: tuple, ecn: .notECT, accepting: nil, now: now)
         }
     }

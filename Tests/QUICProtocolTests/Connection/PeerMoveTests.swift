@@ -27,7 +27,12 @@ struct PeerMoveTests {
     @Test("a new port is adopted at once, keeps RTT, window and connection ID, and is proved under way (M11, M12, M17)")
     func portOnly() throws {
         let pair = try established()
-        let before = try pair.onServer { ($0.paths.active.recovery.congestion.window, $0.paths.active.recovery.rtt.smoothed, $0.paths.active.destinationID) }
+        let before = try pair.onServer {
+            (
+                $0.paths.active.recovery.congestion.window, $0.paths.active.recovery.rtt.smoothed,
+                $0.paths.active.destinationID
+            )
+        }
         pair.clientAddress.port += 1
         try ping(pair)
         #expect(moves(pair) == [.portOnly])
@@ -105,7 +110,8 @@ struct PeerMoveTests {
         try pair.onServer { #expect($0.paths.active.tuple.remote == pair.clientAddress) }
     }
 
-    @Test("whoever answers at the old address takes the connection back from a copied packet that was raced ahead (M14)")
+    @Test(
+        "whoever answers at the old address takes the connection back from a copied packet that was raced ahead (M14)")
     func racedCopy() throws {
         let pair = try established()
         let attacker = NetworkAddress(203, 0, 113, 66, port: 666)

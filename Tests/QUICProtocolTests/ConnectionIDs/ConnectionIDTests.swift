@@ -4,12 +4,15 @@ import Testing
 
 @testable import QUICProtocol
 
-private func token(_ byte: UInt8) -> StatelessResetToken { StatelessResetToken(prefixOf: [UInt8](repeating: byte, count: 16)) }
+private func token(_ byte: UInt8) -> StatelessResetToken {
+    StatelessResetToken(prefixOf: [UInt8](repeating: byte, count: 16))
+}
 private func id(_ byte: UInt8) -> ConnectionID { ConnectionID([byte, byte, byte, byte]) ?? .empty }
 
 private func frame(_ sequence: UInt64, retirePriorTo: UInt64 = 0, byte: UInt8? = nil) -> NewConnectionIDFrame {
     let byte = byte ?? UInt8(truncatingIfNeeded: sequence)
-    return NewConnectionIDFrame(sequence: sequence, retirePriorTo: retirePriorTo, connectionID: id(byte), resetToken: token(byte))
+    return NewConnectionIDFrame(
+        sequence: sequence, retirePriorTo: retirePriorTo, connectionID: id(byte), resetToken: token(byte))
 }
 
 @Suite("The peer's connection IDs")

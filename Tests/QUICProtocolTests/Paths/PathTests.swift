@@ -85,7 +85,9 @@ struct PathTableTests {
             maximumDatagramSize: 1_200, now: now)
     }
 
-    @Test("unproved paths are forgotten first, then the one used least recently; never the active or the fallback path (M40)")
+    @Test(
+        "unproved paths are forgotten first, then the one used least recently; never the active or the fallback path (M40)"
+    )
     func eviction() {
         var table = table()
         table.active.validated()
