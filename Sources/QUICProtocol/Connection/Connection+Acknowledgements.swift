@@ -171,7 +171,7 @@ extension QUICConnection {
             spaces.setProbes(2, in: space)
             resendOldest(in: space, packets: 2)
             if space == .initial, protection.canSeal(.handshake) {
-                spaces.handshakeProbes = max(1, spaces.handshakeProbes)
+                spaces.requestProbe(in: .handshake)
                 resendOldest(in: .handshake, packets: 1)
             }
             timers.lastSentAt = now

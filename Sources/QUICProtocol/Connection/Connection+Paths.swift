@@ -129,7 +129,7 @@ extension QUICConnection {
         timers.pacingDeadline = nil
         timers.isAmplificationBlocked = false
         // A server that is to follow needs a packet that is no probe.
-        spaces.applicationProbes = max(1, spaces.applicationProbes)
+        spaces.requestProbe(in: .application)
         events.append(.path(.switched(from: old, to: paths.activeID, reason)))
     }
 

@@ -127,7 +127,7 @@ extension QUICConnection {
     private static var longestSilence: Nanoseconds { .seconds(5) }
 
     private mutating func sendPing(now: Instant) {
-        spaces.applicationProbes = max(1, spaces.applicationProbes)
+        spaces.requestProbe(in: .application)
         // If it is credit that we wait for, say so again (RFC 9000, section 4.1).
         if streams.isFlowControlBlocked { streams.repeatBlockedFrames() }
         // The answer tells that the path lives, not that data comes: wait longer each time until some does.

@@ -46,7 +46,7 @@ extension QUICConnection {
         for level in [EncryptionLevel.initial, .handshake, .oneRTT] {
             guard wantsToSend(level, now: now) else { continue }
             // A datagram with an Initial packet that elicits an acknowledgement is padded (RFC 9000, section 14.1).
-            if level == .initial, role == .client || crypto.initial.hasPendingData || spaces.initialProbes > 0 {
+            if level == .initial, role == .client || crypto.initial.hasPendingData || spaces.probes(.initial) > 0 {
                 guard limit >= ConnectionConfiguration.minimumUDPPayload else { continue }
                 needsPadding = true
             }
@@ -176,7 +176,7 @@ extension QUICConnection {
     private mutating func buildApplicationPacket(
         pathIndex: Int, allowance: Int, writer: inout PacketWriter, now: Instant
     ) -> Bool {
-        let isProbe = spaces.applicationProbes > 0
+        let isProbe = spaces.probes(.application) > 0
         let mayFill = isProbe || allowance >= paths[pathIndex].maximumDatagramSize
         let fills = mayFill && (isProbe || hasApplicationFrames)
         let acknowledges = spaces.application.received.isAckDue(now: now)
@@ -204,7 +204,7 @@ extension QUICConnection {
             abandonPacket(packet, writer: &writer)
             return false
         }
-        if isProbe, isAckEliciting { spaces.applicationProbes -= 1 }
+        if isProbe, isAckEliciting { spaces.setProbes(spaces.probes(.application) - 1, in: .application) }
         return finishPacket(
             packet, level: .oneRTT, pathIndex: pathIndex, isAckEliciting: isAckEliciting, padTo: 0, writer: &writer,
             now: now)

@@ -104,8 +104,11 @@ public struct QUICConnection: ~Copyable {
     public var isHandshakeComplete: Bool { handshake.isComplete }
     public var isHandshakeConfirmed: Bool { handshake.isConfirmed }
     public var peerTransportParameters: TransportParameters? { handshake.hasPeerParameters ? peerParameters : nil }
-    /// The ID under which the peer sends to us: names the connection in tables that people read.
-    public var localConnectionID: ConnectionID { localIDs.active.first?.id ?? .empty }
+    /// The ID under which the peer sends to us on the active path: names the connection in tables that people read.
+    public var localConnectionID: ConnectionID {
+        let current = paths.active.localIDSequence.flatMap { localIDs.id(of: $0) }
+        return current ?? localIDs.active.first?.id ?? .empty
+    }
     /// The destination of the client's first packet: names the connection in traces.
     public var originalDestinationConnectionID: ConnectionID { handshake.originalDestinationID }
 
@@ -138,71 +141,59 @@ enum RoutingChange {
     case removeToken(StatelessResetToken)
 }
 
-/// The three packet number spaces, each its own stored property, so that two of a connection's parts can be changed at once.
+/// The three packet number spaces.
+///
+/// The accessors here and in `CryptoStreams` are inlined: a coroutine that is called allocates its frame, and these are
+/// called for every packet.
 struct PacketNumberSpaces: ~Copyable {
-    var initial = PacketNumberSpace(id: .initial)
-    var handshake = PacketNumberSpace(id: .handshake)
-    var application = PacketNumberSpace(id: .application)
+    private var spaces = InlineArray<3, PacketNumberSpace> { index in
+        PacketNumberSpace(id: PacketNumberSpaceID.allCases[index])
+    }
     /// Packets that may be sent beyond the congestion window, because a probe timeout expired (RFC 9002, section 6.2.4).
-    var initialProbes = 0
-    var handshakeProbes = 0
-    var applicationProbes = 0
+    private var probeCounts = InlineArray<3, Int>(repeating: 0)
 
     subscript(id: PacketNumberSpaceID) -> PacketNumberSpace {
-        _read {
-            switch id {
-            case .initial: yield initial
-            case .handshake: yield handshake
-            case .application: yield application
-            }
-        }
-        _modify {
-            switch id {
-            case .initial: yield &initial
-            case .handshake: yield &handshake
-            case .application: yield &application
-            }
-        }
+        @inline(__always) _read { yield spaces[Int(id.rawValue)] }
+        @inline(__always) _modify { yield &spaces[Int(id.rawValue)] }
     }
 
-    func probes(_ id: PacketNumberSpaceID) -> Int {
-        switch id {
-        case .initial: initialProbes
-        case .handshake: handshakeProbes
-        case .application: applicationProbes
-        }
+    var initial: PacketNumberSpace {
+        @inline(__always) _read { yield spaces[0] }
+        @inline(__always) _modify { yield &spaces[0] }
     }
 
-    mutating func setProbes(_ count: Int, in id: PacketNumberSpaceID) {
-        switch id {
-        case .initial: initialProbes = count
-        case .handshake: handshakeProbes = count
-        case .application: applicationProbes = count
-        }
+    var application: PacketNumberSpace {
+        @inline(__always) _read { yield spaces[2] }
+        @inline(__always) _modify { yield &spaces[2] }
     }
+
+    @inline(__always)
+    func probes(_ id: PacketNumberSpaceID) -> Int { probeCounts[Int(id.rawValue)] }
+
+    @inline(__always)
+    mutating func setProbes(_ count: Int, in id: PacketNumberSpaceID) { probeCounts[Int(id.rawValue)] = count }
+
+    /// Sees to it that the space sends at least one probe.
+    mutating func requestProbe(in id: PacketNumberSpaceID) { setProbes(max(1, probes(id)), in: id) }
 }
 
 /// The CRYPTO streams of the three levels that have one.
 struct CryptoStreams: ~Copyable {
-    var initial = CryptoStream()
-    var handshake = CryptoStream()
-    var oneRTT = CryptoStream()
+    private var streams = InlineArray<3, CryptoStream> { _ in CryptoStream() }
 
     /// There is none for 0-RTT, which carries no CRYPTO frames (RFC 9000, table 3): the caller has refused them.
     subscript(level: EncryptionLevel) -> CryptoStream {
-        _read {
-            switch level {
-            case .initial: yield initial
-            case .handshake: yield handshake
-            case .oneRTT, .earlyData: yield oneRTT
-            }
-        }
-        _modify {
-            switch level {
-            case .initial: yield &initial
-            case .handshake: yield &handshake
-            case .oneRTT, .earlyData: yield &oneRTT
-            }
-        }
+        @inline(__always) _read { yield streams[Int(level.space.rawValue)] }
+        @inline(__always) _modify { yield &streams[Int(level.space.rawValue)] }
+    }
+
+    var initial: CryptoStream {
+        @inline(__always) _read { yield streams[0] }
+        @inline(__always) _modify { yield &streams[0] }
+    }
+
+    var oneRTT: CryptoStream {
+        @inline(__always) _read { yield streams[2] }
+        @inline(__always) _modify { yield &streams[2] }
     }
 }

@@ -104,6 +104,11 @@ struct LocalConnectionIDs: ~Copyable {
         active.first { $0.id == id }?.sequence ?? lingering.first { $0.entry.id == id }?.entry.sequence
     }
 
+    /// The ID with a sequence number, unless the peer has retired it.
+    func id(of sequence: UInt64) -> ConnectionID? {
+        active.first { $0.sequence == sequence }?.id
+    }
+
     /// Whether an ID with this sequence number has been retired by the peer.
     func isRetired(_ sequence: UInt64) -> Bool {
         sequence < nextSequence && !active.contains { $0.sequence == sequence }

@@ -27,13 +27,13 @@ struct PathTable: ~Copyable {
     var activeID: PathID { paths[activeIndex].id }
 
     var active: Path {
-        _read { yield paths[activeIndex] }
-        _modify { yield &paths[activeIndex] }
+        @inline(__always) _read { yield paths[activeIndex] }
+        @inline(__always) _modify { yield &paths[activeIndex] }
     }
 
     subscript(index: Int) -> Path {
-        _read { yield paths[index] }
-        _modify { yield &paths[index] }
+        @inline(__always) _read { yield paths[index] }
+        @inline(__always) _modify { yield &paths[index] }
     }
 
     func index(of id: PathID) -> Int? {

@@ -14,7 +14,7 @@ struct PeerMoveTests {
     }
 
     private func ping(_ pair: EnginePair) throws {
-        try pair.onClient { $0.spaces.applicationProbes = 1 }
+        try pair.onClient { $0.spaces.requestProbe(in: .application) }
         pair.exchange()
     }
 
