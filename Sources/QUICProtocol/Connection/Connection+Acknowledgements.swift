@@ -135,7 +135,7 @@ extension QUICConnection {
         }
         if let loss { return loss }
         // At the anti-amplification limit nothing could be sent (RFC 9002, section 6.2.2.1).
-        guard isOpen(), !timers.isAmplificationBlocked, paths.active.state != .transportLost else { return nil }
+        guard isOpen(), canSendOnActivePath else { return nil }
         let backoff = Int64(1) << Int64(min(timers.probeTimeoutCount, 16))
         var earliest: (Instant, LossTimer)?
         for space in PacketNumberSpaceID.allCases {
@@ -143,7 +143,7 @@ extension QUICConnection {
                 continue
             }
             guard space != .application || handshake.isConfirmed else { continue }
-            let instant = sent + probeTimeout(in: space) * backoff
+            let instant = max(sent, timers.lastProbeTimeoutAt) + probeTimeout(in: space) * backoff
             if earliest.map({ instant < $0.0 }) ?? true { earliest = (instant, .probe(space)) }
         }
         if earliest == nil, role == .client, !handshake.peerCompletedAddressValidation, !handshake.isConfirmed {
@@ -165,7 +165,9 @@ extension QUICConnection {
             ackOutcome.reset()
             resolve(in: space, now: now)
         case .probe(let space):
-            timers.probeTimeoutCount += 1
+            // What the system refuses to send costs the network nothing: it need not be spared by backing off far.
+            let isRefused = paths.active.hasSendError
+            timers.probeTimeoutCount = isRefused ? min(timers.probeTimeoutCount + 1, 1) : timers.probeTimeoutCount + 1
             statistics.probeTimeouts += 1
             // Two probes, so that the loss of one does not cost another timeout (RFC 9002, section 6.2.4).
             spaces.setProbes(2, in: space)
@@ -175,6 +177,7 @@ extension QUICConnection {
                 resendOldest(in: .handshake, packets: 1)
             }
             timers.lastSentAt = now
+            timers.lastProbeTimeoutAt = now
         }
     }
 

@@ -37,7 +37,7 @@ extension QUICConnection {
         case .retireConnectionID(let sequence):
             try receiveRetireConnectionID(sequence, packetID: destination, now: arrival.now)
         case .pathChallenge(let data):
-            receivePathChallenge(data, on: path, datagramSize: arrival.datagramSize, now: arrival.now)
+            receivePathChallenge(data, on: path)
         case .pathResponse(let data):
             receivePathResponse(data, now: arrival.now)
         case .connectionClose(let frame):
@@ -76,6 +76,7 @@ extension QUICConnection {
         // The active path first: it must not be left without an ID.
         for id in bereft where id == paths.activeID { replaceConnectionID(ofPath: id) }
         for id in bereft where id != paths.activeID { replaceConnectionID(ofPath: id) }
+        if paths.active.destinationID == nil { replaceConnectionID(ofPath: paths.activeID) }
         serveWaitingPaths(now: now)
         noteTokenChanges()
     }

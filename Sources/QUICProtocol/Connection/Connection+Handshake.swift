@@ -103,6 +103,13 @@ extension QUICConnection {
                 throw mismatch("retry_source_connection_id")
             }
             if let token = parameters.statelessResetToken { remoteIDs.setInitialToken(token) }
+            if let preferred = parameters.preferredAddress {
+                // Its ID has sequence number 1 and counts like any other (RFC 9000, section 5.1.1).
+                _ = try remoteIDs.receive(
+                    NewConnectionIDFrame(
+                        sequence: 1, retirePriorTo: 0, connectionID: preferred.connectionID,
+                        resetToken: preferred.resetToken))
+            }
         }
         peerParameters = parameters
         handshake.hasPeerParameters = true
@@ -123,6 +130,8 @@ extension QUICConnection {
         if role == .server {
             handshake.isHandshakeDonePending = true
             handshakeConfirmed()
+            // A client that moved in mid-handshake is still to be proved.
+            proveActivePath(now: clock)
         }
     }
 

@@ -7,7 +7,11 @@ extension QUICConnection {
     /// - Returns: nil if nothing may come from there.
     mutating func arrivalPath(_ arrival: Arrival) -> Int? {
         if let index = paths.index(of: arrival.tuple) { return index }
-        guard role == .server else { return nil }
+        guard role == .server else {
+            guard let index = wildcardPath(for: arrival.tuple) else { return nil }
+            paths[index].tuple = arrival.tuple
+            return index
+        }
         if paths.isFull {
             guard let index = paths.indexToEvict() else { return nil }
             removePath(at: index)
@@ -26,13 +30,15 @@ extension QUICConnection {
     /// - Parameters:
     ///   - isHighest: no packet with a higher number was seen before in its space (M10).
     mutating func packetArrived(
-        on id: PathID, level: EncryptionLevel, isHighest: Bool, isProbing: Bool, destination: ConnectionID, now: Instant
+        on id: PathID, level: EncryptionLevel, isHighest: Bool, isProbing: Bool, now: Instant
     ) {
         guard let index = paths.index(of: id) else { return }
         paths[index].lastUsed = now
         guard role == .server else { return }
-        if level == .oneRTT { noteLocalID(destination, onPathAt: index) }
-        if index != paths.activeIndex, isHighest {
+        if index == paths.activeIndex {
+            // Who is heard again where a validation had failed gets another chance.
+            if level == .oneRTT { proveActivePath(now: now) }
+        } else if isHighest {
             if level == .oneRTT, isProbing {
                 receivedProbe(onPathAt: index, now: now)
             } else if level == .oneRTT || !handshake.isComplete {
@@ -43,7 +49,7 @@ extension QUICConnection {
 
     /// Notes under which of our IDs the peer sends on a path. If it comes back to a path under another ID than before, it
     /// does not want the two to be linked: the path needs another ID of the peer's, too (M17).
-    private mutating func noteLocalID(_ id: ConnectionID, onPathAt index: Int) {
+    mutating func noteLocalID(_ id: ConnectionID, onPathAt index: Int) {
         guard let sequence = localIDs.sequence(of: id), sequence != paths[index].localIDSequence else { return }
         if paths[index].localIDSequence != nil, index != paths.activeIndex, remoteIDs.unusedCount > 0 {
             releaseConnectionID(ofPathAt: index)
@@ -81,10 +87,7 @@ extension QUICConnection {
         statistics.peerMoves += 1
         events.append(.path(.peerMoved(from: old.id, to: paths[index].id, isPortOnly ? .portOnly : .address)))
         activate(index, reason: .peerMoved)
-        if !paths[index].isValidated, !paths[index].validator.isRunning, handshake.isComplete {
-            paths[index].beginValidation(
-                now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
-        }
+        proveActivePath(now: now)
         // An attacker may have raced a copied packet ahead: whoever is at the old address can then answer (M14, section 9.3.3).
         if old.isValidated, !old.validator.isRunning, handshake.isComplete {
             paths[oldIndex].beginValidation(
@@ -94,28 +97,28 @@ extension QUICConnection {
         if let sequence = old.localIDSequence, localIDs.isRetired(sequence) { forgetPaths(usingLocalID: sequence) }
     }
 
+    /// Starts the validation of the active path, unless it is proved or under way.
+    mutating func proveActivePath(now: Instant) {
+        let index = paths.activeIndex
+        guard handshake.isComplete, !paths[index].isValidated, !paths[index].validator.isRunning,
+            paths[index].state != .transportLost
+        else { return }
+        paths[index].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+    }
+
     /// A peer that moved under a new ID of ours is answered under a new ID of its; one that kept the ID did not choose
     /// to move, and the ID moves with it (M17, RFC 9000, section 9.5).
     private mutating func chooseConnectionID(forPathAt index: Int, movedFrom oldIndex: Int) {
-        guard paths[index].destinationID == nil || remoteIDs.id(of: paths[index].id) == nil else { return }
-        if paths[index].localIDSequence == paths[oldIndex].localIDSequence || remoteIDs.usesEmptyID {
-            remoteIDs.move(from: paths[oldIndex].id, to: paths[index].id)
-            paths[index].destinationID = paths[oldIndex].destinationID
-        } else {
-            giveConnectionID(toPathAt: index)
-            if paths[index].destinationID == nil {
-                // No ID is left and none can come while nothing is sent: go on under the old one rather than fall silent.
-                remoteIDs.move(from: paths[oldIndex].id, to: paths[index].id)
-                paths[index].destinationID = paths[oldIndex].destinationID
-            }
-        }
-        noteTokenChanges()
+        if paths[index].localIDSequence != paths[oldIndex].localIDSequence { giveConnectionID(toPathAt: index) }
+        // Nor may the path fall silent when no ID is left: none could come while nothing is sent.
+        remoteIDs.share(from: paths[oldIndex].id, with: paths[index].id)
+        paths[index].destinationID = remoteIDs.id(of: paths[index].id)
     }
 
     /// Takes an unused ID for a path that has none; the path used least recently gives way if none is left.
     private mutating func giveConnectionID(toPathAt index: Int) {
-        guard paths[index].destinationID == nil else { return }
         let id = paths[index].id
+        guard remoteIDs.id(of: id) == nil else { return }
         paths[index].destinationID = remoteIDs.take(for: id)
         noteTokenChanges()
         if paths[index].destinationID == nil { events.append(.path(.connectionIDsExhausted(id))) }
@@ -130,34 +133,33 @@ extension QUICConnection {
 
     // MARK: Challenges
 
-    mutating func receivePathChallenge(_ data: UInt64, on id: PathID, datagramSize: Int, now: Instant) {
+    mutating func receivePathChallenge(_ data: UInt64, on id: PathID) {
         guard let index = paths.index(of: id) else { return }
         paths[index].statistics.challengesReceived += 1
         // Only the newest is answered (M16).
         paths[index].pendingResponse = data
-        paths[index].pendingResponseIsPadded = datagramSize >= ConnectionConfiguration.minimumUDPPayload
         giveConnectionID(toPathAt: index)
     }
 
     /// A response counts for the challenge it answers, on whatever path it comes (RFC 9000, section 8.2.3).
     mutating func receivePathResponse(_ data: UInt64, now: Instant) {
         for index in 0..<paths.count {
-            guard paths[index].validator.isRunning, let rtt = paths[index].validator.roundTrip(of: data, now: now)
+            guard paths[index].validator.isRunning, let challenge = paths[index].validator.challenge(with: data)
             else { continue }
-            pathAnswered(at: index, rtt: rtt, now: now)
+            pathAnswered(at: index, challenge: challenge, now: now)
             return
         }
     }
 
-    private mutating func pathAnswered(at index: Int, rtt: Nanoseconds, now: Instant) {
+    private mutating func pathAnswered(at index: Int, challenge: PathValidator.Challenge, now: Instant) {
         let id = paths[index].id
+        let rtt = now - challenge.sentAt
         paths[index].recovery.seedRTT(rtt)
         let challenges = paths[index].validator.challengesSent
-        let wasPadded = paths[index].lastChallengeWasPadded
         let provedSize = paths[index].isProvingSize
         paths[index].validated()
         if !provedSize { events.append(.path(.validated(id, rtt: rtt, challenges: challenges))) }
-        if !wasPadded {
+        if !challenge.isPadded {
             // The address is proved; that the path bears 1,200 bytes is not yet (RFC 9000, section 8.2.1).
             paths[index].beginValidation(
                 now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
@@ -168,7 +170,9 @@ extension QUICConnection {
     // MARK: Deadlines
 
     mutating func pathDeadlineExpired(now: Instant) {
-        for id in (0..<paths.count).map({ paths[$0].id }) {
+        // The active path first, as long as there is one to fall back to.
+        let others = (0..<paths.count).map { paths[$0].id }.filter { $0 != paths.activeID }
+        for id in [paths.activeID] + others {
             guard let index = paths.index(of: id), paths[index].validator.isRunning,
                 now >= paths[index].validator.failsAt
             else {
@@ -188,10 +192,8 @@ extension QUICConnection {
         guard let fallback = paths.fallback.flatMap({ paths.index(of: $0) }), paths[fallback].state == .validated else {
             return
         }
-        if remoteIDs.id(of: paths[fallback].id) == nil, !remoteIDs.usesEmptyID {
-            // The ID had gone along to the address that failed.
-            remoteIDs.move(from: id, to: paths[fallback].id)
-        }
+        remoteIDs.share(from: id, with: paths[fallback].id)
+        paths[fallback].destinationID = remoteIDs.id(of: paths[fallback].id)
         events.append(.path(.restored(paths[fallback].id)))
         activate(fallback, reason: .fallback)
         if let failed = paths.index(of: id) { removePath(at: failed) }

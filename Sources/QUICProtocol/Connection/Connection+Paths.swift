@@ -47,6 +47,7 @@ extension QUICConnection {
         guard !handshake.hasPeerParameters || !peerParameters.disableActiveMigration else {
             throw .migrationDisabledByPeer
         }
+        guard handshake.peerInitialSourceID == nil || !remoteIDs.usesEmptyID else { throw .peerUsesNoConnectionIDs }
     }
 
     private func index(ofPath id: PathID) throws(MigrationError) -> Int {
@@ -188,6 +189,11 @@ extension QUICConnection {
     public mutating func sendSucceeded(on id: PathID) {
         guard let index = paths.index(of: id), paths[index].hasSendError else { return }
         paths[index].hasSendError = false
+        guard index == paths.activeIndex else { return }
+        // The network is back: say so at once, rather than when the next probe is due.
+        timers.probeTimeoutCount = 0
+        timers.silenceInterval = .zero
+        spaces.requestProbe(in: .application)
     }
 
     /// A socket is gone: its paths cannot be used any more. The connection lives on, and so do its other paths (M7).

@@ -10,8 +10,7 @@ extension QUICConnection {
     ) -> Bool {
         clock = now
         guard state != .closed else { return false }
-        let tuple = learnLocalAddress(of: tuple)
-        if role == .client, paths.index(of: tuple) == nil {
+        if role == .client, paths.index(of: tuple) == nil, wildcardPath(for: tuple) == nil {
             // A server does not move, but to its preferred address (RFC 9000, section 9).
             countDrop()
             return false
@@ -36,18 +35,17 @@ extension QUICConnection {
 
     mutating func countDrop() { statistics.packetsDropped += 1 }
 
-    /// A client on a wildcard socket does not know its address until a datagram comes in on it.
-    private mutating func learnLocalAddress(of tuple: FourTuple) -> FourTuple {
-        guard role == .client, paths.index(of: tuple) == nil else { return tuple }
+    /// A client on a wildcard socket does not know its address until a packet comes in on it: the path that this may be.
+    func wildcardPath(for tuple: FourTuple) -> Int? {
         for index in 0..<paths.count {
             let known = paths[index].tuple
             if known.local.isUnspecified, known.transport == tuple.transport, known.remote == tuple.remote,
                 known.local.port == tuple.local.port
             {
-                paths[index].tuple = tuple
+                return index
             }
         }
-        return tuple
+        return nil
     }
 
     private mutating func receivePackets(_ datagram: inout MutableRawSpan, arrival: Arrival) -> Bool {
@@ -72,7 +70,10 @@ extension QUICConnection {
                     if isFirst { receiveRetry(retry, datagram: datagram) }
                     return authenticated
                 case .versionNegotiation(let negotiation):
-                    if isFirst {
+                    // It answers our packet, so it names the IDs of that (RFC 9000, section 17.2.1).
+                    if isFirst, negotiation.scid == handshake.originalDestinationID,
+                        negotiation.dcid == localIDs.active.first?.id
+                    {
                         receiveVersionNegotiation(
                             VersionNegotiation.versions(of: negotiation, in: datagram.bytes), now: arrival.now)
                     }
@@ -107,6 +108,13 @@ extension QUICConnection {
             countDrop()
             return false
         }
+        // RFC 9000, section 14.1: a client pads every datagram with an Initial packet.
+        guard
+            level == .handshake || role == .client || arrival.datagramSize >= ConnectionConfiguration.minimumUDPPayload
+        else {
+            countDrop()
+            return false
+        }
         // The peer's source ID is fixed by its first packet (RFC 9000, section 7.2).
         if let known = handshake.peerInitialSourceID, known != header.scid {
             countDrop()
@@ -119,7 +127,8 @@ extension QUICConnection {
         else { return false }
         if level == .handshake, role == .server {
             // The client has our Handshake keys, so it owns its address (RFC 9000, section 8.1).
-            if let index = paths.index(of: arrival.tuple) { paths[index].validated() }
+            // That is the address which our Initial packets went to, and no other (RFC 9000, section 8.1).
+            if !paths.hasExisted(PathID(1)), let index = paths.index(of: arrival.tuple) { paths[index].validated() }
             discard(.initial)
         }
         return true
@@ -180,6 +189,7 @@ extension QUICConnection {
         let pathID = paths[pathIndex].id
         let isHighest = spaces[space].received.largest.map { opened.packetNumber > $0 } ?? true
 
+        if level == .oneRTT, role == .server, isHighest { noteLocalID(destination, onPathAt: pathIndex) }
         let contents = try receiveFrames(
             datagram.bytes, payload: opened.payload, level: level, path: pathID, destination: destination,
             arrival: arrival)
@@ -187,7 +197,7 @@ extension QUICConnection {
         spaces[space].received.record(
             opened.packetNumber, isAckEliciting: contents.isAckEliciting, ecn: arrival.ecn, now: arrival.now)
         packetArrived(
-            on: pathID, level: level, isHighest: isHighest, isProbing: contents.isProbing, destination: destination,
+            on: pathID, level: level, isHighest: isHighest, isProbing: contents.isProbing,
             now: arrival.now)
         if contents.hasCrypto { try advanceHandshake(level: level, now: arrival.now) }
         if contents.hasStreamData { timers.silenceInterval = .zero }

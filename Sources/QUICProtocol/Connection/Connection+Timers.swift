@@ -12,6 +12,10 @@ struct TimerState {
     var isAmplificationBlocked = false
     /// When the pacer lets the next packet go, if data waits for it.
     var pacingDeadline: Instant?
+    /// When the last probe timeout expired: the next is reckoned from there, should nothing have been sent.
+    var lastProbeTimeoutAt: Instant = .zero
+    /// The packet number from which on one is left out.
+    var skipsPacketNumberAt: PacketNumber = 0
     /// Probe timeouts in a row; each doubles the next (RFC 9002, section 6.2.1).
     var probeTimeoutCount = 0
     /// When the silence began that is borne now: the last packet received, or the last PING into the silence.
@@ -51,7 +55,7 @@ extension QUICConnection {
         }
         if !handshake.isComplete { consider(handshake.startedAt + configuration.handshakeTimeout) }
         consider(lossDeadline()?.instant)
-        if paths.active.state != .transportLost, !timers.isAmplificationBlocked {
+        if canSendOnActivePath {
             for space in PacketNumberSpaceID.allCases { consider(spaces[space].received.ackDeadline) }
             consider(timers.pacingDeadline)
             consider(pingDeadline)
@@ -82,6 +86,11 @@ extension QUICConnection {
         if let instant = pingDeadline, now >= instant { sendPing(now: now) }
         pathDeadlineExpired(now: now)
         protection.expireOldKeys(now: now)
+    }
+
+    /// Whether anything could be sent on the active path, so that deadlines of sending are worth waking up for.
+    var canSendOnActivePath: Bool {
+        paths.active.state != .transportLost && paths.active.destinationID != nil && !timers.isAmplificationBlocked
     }
 
     // MARK: Idle timeout
@@ -131,7 +140,8 @@ extension QUICConnection {
         // If it is credit that we wait for, say so again (RFC 9000, section 4.1).
         if streams.isFlowControlBlocked { streams.repeatBlockedFrames() }
         // The answer tells that the path lives, not that data comes: wait longer each time until some does.
-        timers.silenceInterval = min(max(timers.silenceInterval, initialSilence) * 2, Self.longestSilence)
+        let longest: Nanoseconds = paths.active.hasSendError ? .milliseconds(250) : Self.longestSilence
+        timers.silenceInterval = min(max(timers.silenceInterval, initialSilence) * 2, longest)
         timers.silentSince = now
         timers.lastSentAt = now
     }

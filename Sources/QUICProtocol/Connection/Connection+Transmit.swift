@@ -30,8 +30,13 @@ extension QUICConnection {
             transmission = transmitBatch(into: &buffer, now: now)
         }
         timers.isAmplificationBlocked =
-            transmission == nil && paths[active].amplification.remaining < paths[active].maximumDatagramSize
+            transmission == nil && paths[active].amplification.remaining < smallestUsefulDatagram
         return transmission
+    }
+
+    /// With less than this nothing that waits could be sent: a datagram with an Initial packet must be padded.
+    private var smallestUsefulDatagram: Int {
+        protection.canSeal(.initial) ? ConnectionConfiguration.minimumUDPPayload : Path.smallestUsefulDatagram
     }
 
     // MARK: The handshake's datagrams
@@ -54,8 +59,8 @@ extension QUICConnection {
                 $0.rawValue > level.rawValue && $0 != .earlyData && wantsToSend($0, now: now)
             }
             let padTo = needsPadding && isLast ? ConnectionConfiguration.minimumUDPPayload : 0
-            buildHandshakePacket(level, padTo: padTo, writer: &writer, now: now)
-            if role == .client, level == .handshake, writer.offset > 0 {
+            let isMade = buildHandshakePacket(level, padTo: padTo, writer: &writer, now: now)
+            if role == .client, level == .handshake, isMade {
                 // The server has the client's Handshake packet next (RFC 9001, section 4.9.1).
                 discard(.initial)
             }
@@ -90,9 +95,9 @@ extension QUICConnection {
 
     private mutating func buildHandshakePacket(
         _ level: EncryptionLevel, padTo: Int, writer: inout PacketWriter, now: Instant
-    ) {
+    ) -> Bool {
         let index = paths.activeIndex
-        guard let packet = beginPacket(level, pathIndex: index, writer: &writer) else { return }
+        guard let packet = beginPacket(level, pathIndex: index, writer: &writer) else { return false }
         let space = level.space
         writeAck(in: space, writer: &writer, now: now)
         let isProbe = spaces.probes(space) > 0
@@ -111,9 +116,12 @@ extension QUICConnection {
             frameLog.append(.ping)
         }
         let isAckEliciting = frameLog.count > before
-        guard writer.offset > packet.payloadOffset else { return abandonPacket(packet, writer: &writer) }
+        guard writer.offset > packet.payloadOffset else {
+            abandonPacket(packet, writer: &writer)
+            return false
+        }
         if isProbe, isAckEliciting { spaces.setProbes(spaces.probes(space) - 1, in: space) }
-        _ = finishPacket(
+        return finishPacket(
             packet, level: level, pathIndex: index, isAckEliciting: isAckEliciting, padTo: padTo, writer: &writer,
             now: now)
     }
@@ -129,6 +137,7 @@ extension QUICConnection {
     /// As many full datagrams on the active path as congestion, pacing and amplification allow.
     private mutating func transmitBatch(into buffer: inout MutableRawSpan, now: Instant) -> Transmission? {
         if protection.shouldUpdateKeys { initiateKeyUpdate() }
+        skipPacketNumberNowAndThen()
         let index = paths.activeIndex
         let size = paths[index].maximumDatagramSize
         let capacity = min(buffer.byteCount, Self.maximumBatch)
@@ -154,6 +163,15 @@ extension QUICConnection {
         if allowance < size, hasApplicationFrames { sendingHeldBack(pathIndex: index, now: now) }
         let total = writer.offset
         return finishDatagram(size: total, segmentSize: segment, pathIndex: index, datagrams: datagrams, now: now)
+    }
+
+    /// Leaves out a packet number at random, ever more seldom: a peer that acknowledges it acknowledges what it has not seen,
+    /// to make us send faster than the network bears (RFC 9000, section 21.4).
+    private mutating func skipPacketNumberNowAndThen() {
+        let next = spaces.application.nextPacketNumber
+        guard next >= timers.skipsPacketNumberAt else { return }
+        if timers.skipsPacketNumberAt > 0 { spaces.application.skipPacketNumber() }
+        timers.skipsPacketNumberAt = next + 64 + random.next() % (64 + next)
     }
 
     /// Bytes in flight that may be added now; sets the pacing deadline when the pacer is what holds data back.
@@ -235,7 +253,7 @@ extension QUICConnection {
         var wantsPadding = false
         if let data = paths[pathIndex].pendingResponse {
             writer.writePathResponse(data)
-            wantsPadding = paths[pathIndex].pendingResponseIsPadded
+            wantsPadding = true
             paths[pathIndex].pendingResponse = nil
         }
         if paths[pathIndex].validator.isChallengeDue(now: now) {
@@ -243,8 +261,7 @@ extension QUICConnection {
             writer.writePathChallenge(data)
             frameLog.append(.pathChallenge(paths[pathIndex].id))
             wantsPadding = true
-            paths[pathIndex].lastChallengeWasPadded = budget >= size
-            paths[pathIndex].validator.challengeSent(data, now: now)
+            paths[pathIndex].validator.challengeSent(data, isPadded: budget >= size, now: now)
             paths[pathIndex].statistics.challengesSent += 1
         }
         if isActive {

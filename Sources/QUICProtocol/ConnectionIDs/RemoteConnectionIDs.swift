@@ -2,7 +2,8 @@
 
 /// The connection IDs that the peer issued: we put them into the packets we send it (RFC 9000, section 5.1.2).
 ///
-/// Each ID is in use on one path at most, so that nobody on two networks can tell that both carry one connection.
+/// Each ID is in use on one path, so that nobody on two networks can tell that both carry one connection; but a peer that
+/// was moved by a NAT, and so kept the ID it sends to, may be answered under the same ID on both paths.
 struct RemoteConnectionIDs: ~Copyable {
     /// RETIRE_CONNECTION_ID frames sent and unacknowledged, or waiting to be sent. More of them only a peer causes that
     /// issues and revokes without end (RFC 9000, section 19.15).
@@ -12,8 +13,10 @@ struct RemoteConnectionIDs: ~Copyable {
         var sequence: UInt64
         var id: ConnectionID
         var resetToken: StatelessResetToken?
-        /// The path that sends under it.
-        var path: PathID?
+        /// The paths that send under it; none if it was never used.
+        var paths: [PathID]
+
+        var isUsed: Bool { !paths.isEmpty }
     }
 
     private(set) var entries: [Entry] = []
@@ -29,13 +32,13 @@ struct RemoteConnectionIDs: ~Copyable {
 
     init(limit: Int, initialID: ConnectionID, path: PathID) {
         self.limit = max(2, limit)
-        entries.append(Entry(sequence: 0, id: initialID, resetToken: nil, path: path))
+        entries.append(Entry(sequence: 0, id: initialID, resetToken: nil, paths: [path]))
         _ = seen.insert(0)
     }
 
     /// The peer uses zero-length IDs: one for all paths, and no more can come.
     var usesEmptyID: Bool { entries.first.map { $0.sequence == 0 && $0.id.length == 0 } ?? false }
-    var unusedCount: Int { entries.count { $0.path == nil } }
+    var unusedCount: Int { entries.count { !$0.isUsed } }
 
     /// The ID of the peer's first packet replaces the one that the client made up (RFC 9000, section 7.2).
     mutating func replaceInitialID(with id: ConnectionID) {
@@ -47,7 +50,7 @@ struct RemoteConnectionIDs: ~Copyable {
     mutating func setInitialToken(_ token: StatelessResetToken) {
         guard let index = entries.firstIndex(where: { $0.sequence == 0 }) else { return }
         entries[index].resetToken = token
-        if entries[index].path != nil { tokenChanges.append((token, true)) }
+        if entries[index].isUsed { tokenChanges.append((token, true)) }
     }
 
     /// Takes in a NEW_CONNECTION_ID frame (RFC 9000, section 19.15).
@@ -76,18 +79,19 @@ struct RemoteConnectionIDs: ~Copyable {
             } else {
                 entries.append(
                     Entry(
-                        sequence: frame.sequence, id: frame.connectionID, resetToken: frame.resetToken, path: nil))
+                        sequence: frame.sequence, id: frame.connectionID, resetToken: frame.resetToken, paths: []))
             }
         }
         var bereft: [PathID] = []
         if frame.retirePriorTo > retirePriorTo {
             retirePriorTo = frame.retirePriorTo
             for entry in entries where entry.sequence < retirePriorTo {
-                if let path = entry.path { bereft.append(path) }
+                bereft += entry.paths
                 try retire(entry)
             }
             entries.removeAll { $0.sequence < retirePriorTo }
         }
+        guard !entries.isEmpty else { throw violation(.protocolViolation, "every connection ID is revoked") }
         guard entries.count <= limit else {
             throw violation(.connectionIDLimitError, "more connection IDs than the limit of \(limit)")
         }
@@ -99,33 +103,37 @@ struct RemoteConnectionIDs: ~Copyable {
         if usesEmptyID { return entries.first?.id }
         if let own = id(of: path) { return own }
         guard
-            let index = entries.indices.filter({ entries[$0].path == nil }).min(by: {
+            let index = entries.indices.filter({ !entries[$0].isUsed }).min(by: {
                 entries[$0].sequence < entries[$1].sequence
             })
         else { return nil }
-        entries[index].path = path
+        entries[index].paths = [path]
         if let token = entries[index].resetToken { tokenChanges.append((token, true)) }
         return entries[index].id
     }
 
     func id(of path: PathID) -> ConnectionID? {
-        entries.first { $0.path == path }?.id
+        usesEmptyID ? entries.first?.id : entries.first { $0.paths.contains(path) }?.id
     }
 
-    /// The ID goes with its user from one address to the next: a NAT rebinding, which the peer did not choose.
-    mutating func move(from old: PathID, to new: PathID) {
-        guard let index = entries.firstIndex(where: { $0.path == old }) else { return }
-        entries[index].path = new
+    /// A path that has no ID sends under that of another: a NAT rebinding, which the peer did not choose.
+    mutating func share(from old: PathID, with new: PathID) {
+        guard id(of: new) == nil, let index = entries.firstIndex(where: { $0.paths.contains(old) }) else { return }
+        entries[index].paths.append(new)
     }
 
-    /// A path is closed: its ID is retired, never to be used on another path.
+    /// A path is closed: its ID is retired, never to be used on another path, unless another sends under it already.
     mutating func release(_ path: PathID) throws(TransportError) {
-        guard !usesEmptyID, let index = entries.firstIndex(where: { $0.path == path }) else { return }
-        try retire(entries.remove(at: index))
+        guard !usesEmptyID, let index = entries.firstIndex(where: { $0.paths.contains(path) }) else { return }
+        if entries[index].paths.count > 1 {
+            entries[index].paths.removeAll { $0 == path }
+        } else {
+            try retire(entries.remove(at: index))
+        }
     }
 
     private mutating func retire(_ entry: Entry) throws(TransportError) {
-        if entry.path != nil, let token = entry.resetToken { tokenChanges.append((token, false)) }
+        if entry.isUsed, let token = entry.resetToken { tokenChanges.append((token, false)) }
         try queueRetirement(entry.sequence)
     }
 
@@ -160,12 +168,12 @@ struct RemoteConnectionIDs: ~Copyable {
     /// Whether the token belongs to an ID that we send under. Every token is compared, in constant time each.
     func recognizes(_ token: StatelessResetToken) -> Bool {
         var found = false
-        for entry in entries where entry.path != nil {
+        for entry in entries where entry.isUsed {
             if let known = entry.resetToken, known == token { found = true }
         }
         return found
     }
 
     /// The tokens of all IDs in use.
-    var activeTokens: [StatelessResetToken] { entries.compactMap { $0.path == nil ? nil : $0.resetToken } }
+    var activeTokens: [StatelessResetToken] { entries.compactMap { $0.isUsed ? $0.resetToken : nil } }
 }

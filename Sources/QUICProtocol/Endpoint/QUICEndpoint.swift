@@ -22,8 +22,9 @@ public final class QUICEndpoint {
     private final class Box {
         var connection: QUICConnection
         var countsAsHandshake: Bool
-        /// Routes that the connection itself does not know of: the client's made-up destination ID.
-        var temporaryRoute: ConnectionID?
+        /// A route that the connection itself does not know of: the client's made-up destination ID. It is kept, so that a
+        /// copy of the client's first packet that comes late does not make another connection.
+        var firstDestinationID: ConnectionID?
         var tuples: [FourTuple] = []
 
         init(_ connection: consuming QUICConnection, countsAsHandshake: Bool) {
@@ -40,6 +41,9 @@ public final class QUICEndpoint {
     /// - Parameters:
     ///   - random: `.seeded` only in simulations.
     public init(configuration: EndpointConfiguration = EndpointConfiguration(), random: RandomSource = .system) {
+        var configuration = configuration
+        let length = configuration.connectionIDLength
+        configuration.connectionIDLength = length <= 0 ? 0 : min(max(length, 4), ConnectionID.maximumLength)
         self.configuration = configuration
         var random = random
         let key = configuration.statelessResetKey ?? random.bytes(32)
@@ -128,7 +132,7 @@ public final class QUICEndpoint {
     /// Forgets a connection, whatever its state. Its IDs are answered with stateless resets from now on.
     public func remove(_ handle: ConnectionHandle) {
         guard let box = box(of: handle) else { return }
-        if let id = box.temporaryRoute { unroute(id, from: handle) }
+        if let id = box.firstDestinationID { unroute(id, from: handle) }
         for id in box.connection.localIDs.allRouted { unroute(id, from: handle) }
         for token in box.connection.remoteIDs.activeTokens where resetTokens[token] == handle {
             resetTokens[token] = nil
@@ -154,7 +158,7 @@ public final class QUICEndpoint {
         case .versionNegotiation(let negotiation): id = negotiation.dcid
         case .unknownVersion: return nil
         }
-        if id.length == 0 { return tupleRoutes[tuple] }
+        if id.length == 0 { return tupleRoutes[Self.routingKey(tuple)] }
         return routes[id]
     }
 
@@ -194,7 +198,9 @@ public final class QUICEndpoint {
         server: ServerConfiguration,
         now: Instant
     ) -> DatagramOutcome {
-        guard connectionCount < configuration.maximumConnections, handshakes < configuration.maximumHandshakes else {
+        guard configuration.connectionIDLength > 0, connectionCount < configuration.maximumConnections,
+            handshakes < configuration.maximumHandshakes
+        else {
             return .dropped
         }
         let localID = makeConnectionID()
@@ -213,7 +219,7 @@ public final class QUICEndpoint {
             return .dropped
         }
         let handle = insert(box)
-        box.temporaryRoute = header.dcid
+        box.firstDestinationID = header.dcid
         route(localID, to: handle)
         route(header.dcid, to: handle)
         handshakes += 1
@@ -249,7 +255,7 @@ public final class QUICEndpoint {
         guard configuration.connectionIDLength > 0 else { return .empty }
         var id: ConnectionID
         repeat {
-            id = ConnectionID.random(length: max(4, configuration.connectionIDLength), using: &random)
+            id = ConnectionID.random(length: configuration.connectionIDLength, using: &random)
         } while routes[id] != nil
         return id
     }
@@ -273,10 +279,6 @@ public final class QUICEndpoint {
             box.countsAsHandshake = false
             handshakes -= 1
         }
-        if let id = box.temporaryRoute, box.connection.isHandshakeConfirmed {
-            unroute(id, from: handle)
-            box.temporaryRoute = nil
-        }
         while box.connection.localIDs.deficit > 0 {
             let id = makeConnectionID()
             box.connection.localIDs.issue(id, resetToken: statelessReset.token(of: id))
@@ -284,8 +286,15 @@ public final class QUICEndpoint {
         }
     }
 
+    /// The local IP address of a wildcard socket is known only once a datagram came; the socket and its port say enough.
+    private static func routingKey(_ tuple: FourTuple) -> FourTuple {
+        var key = tuple
+        key.local = NetworkAddress(ipv4: 0, port: tuple.local.port)
+        return key
+    }
+
     private func updateTuples(of box: Box, handle: ConnectionHandle) {
-        let tuples = (0..<box.connection.paths.count).map { box.connection.paths[$0].tuple }
+        let tuples = (0..<box.connection.paths.count).map { Self.routingKey(box.connection.paths[$0].tuple) }
         guard tuples != box.tuples else { return }
         for tuple in box.tuples where tupleRoutes[tuple] == handle { tupleRoutes[tuple] = nil }
         for tuple in tuples { tupleRoutes[tuple] = handle }

@@ -30,13 +30,10 @@ struct Path {
     var localIDSequence: UInt64?
     /// The data of the newest PATH_CHALLENGE that came on this path and waits for its response (M16).
     var pendingResponse: UInt64?
-    /// The size of the datagram that brought it: the response is padded alike.
-    var pendingResponseIsPadded = false
     /// A validation waits for a connection ID of the peer's (M3).
     var isWaitingForConnectionID = false
     /// An application asked for the validation, rather than a move of the peer's.
     var isProbedByApplication = false
-    var lastChallengeWasPadded = true
     /// A challenge that could not be padded was answered: padded ones follow, to prove the size (M15).
     var isProvingSize = false
     /// Bytes of UDP payload that fit a datagram here.
@@ -64,6 +61,8 @@ struct Path {
 
     /// A short header with the longest ID, a challenge, a response and the tag.
     private static let smallestProbe = 1 + 20 + 4 + FrameSize.pathChallenge + FrameSize.pathResponse + 16
+    /// Room for a packet with an ACK frame whatever its numbers: with less, nothing might be sent at all.
+    static let smallestUsefulDatagram = 128
 
     /// Whether a challenge or a response could leave now.
     var canSendProbes: Bool {

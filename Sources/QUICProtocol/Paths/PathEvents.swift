@@ -74,6 +74,8 @@ public enum MigrationError: Error, Hashable, Sendable {
     case serverCannotMigrate
     /// The peer sent disable_active_migration. Rebindings by a NAT still work.
     case migrationDisabledByPeer
+    /// The peer uses connection IDs of no length, so it could not tell whose packets come from a new address (M18).
+    case peerUsesNoConnectionIDs
     /// The handshake is not confirmed yet; wait for it.
     case handshakeNotConfirmed
     /// The path was not validated: probe it, or switch `withoutValidation` if the old path is gone.
@@ -139,6 +141,7 @@ extension MigrationError: CustomStringConvertible {
         switch self {
         case .serverCannotMigrate: "a server cannot move a connection; the client does"
         case .migrationDisabledByPeer: "the peer does not allow active migration"
+        case .peerUsesNoConnectionIDs: "the peer uses zero-length connection IDs and cannot follow a migration"
         case .handshakeNotConfirmed: "the handshake is not confirmed yet"
         case .notValidated(let path): "\(path) is not validated; probe it first"
         case .pathActive(let path): "\(path) carries the application's data; switch to another path first"

@@ -14,9 +14,11 @@ struct PathValidator {
     /// Challenges that may still be answered; with each resend the oldest goes.
     static let maximumOutstanding = 8
 
-    private struct Challenge {
+    struct Challenge: Equatable {
         var data: UInt64 = 0
         var sentAt: Instant = .zero
+        /// Its datagram had 1,200 bytes, so that its answer proves that the path bears as many.
+        var isPadded = true
     }
 
     private var outstanding = InlineArray<8, Challenge>(repeating: Challenge())
@@ -52,12 +54,12 @@ struct PathValidator {
     func isChallengeDue(now: Instant) -> Bool { isRunning && now >= nextChallengeAt }
 
     /// A challenge with this data leaves now.
-    mutating func challengeSent(_ data: UInt64, now: Instant) {
+    mutating func challengeSent(_ data: UInt64, isPadded: Bool = true, now: Instant) {
         if outstandingCount == Self.maximumOutstanding {
             for index in 1..<Self.maximumOutstanding { outstanding[index - 1] = outstanding[index] }
             outstandingCount -= 1
         }
-        outstanding[outstandingCount] = Challenge(data: data, sentAt: now)
+        outstanding[outstandingCount] = Challenge(data: data, sentAt: now, isPadded: isPadded)
         outstandingCount += 1
         challengesSent += 1
         nextChallengeAt = now + interval
@@ -69,11 +71,9 @@ struct PathValidator {
         nextChallengeAt = min(nextChallengeAt, instant)
     }
 
-    /// - Returns: the time from challenge to response, if the data is that of an outstanding challenge.
-    func roundTrip(of data: UInt64, now: Instant) -> Nanoseconds? {
-        for index in 0..<outstandingCount where outstanding[index].data == data {
-            return now - outstanding[index].sentAt
-        }
+    /// The outstanding challenge with that data.
+    func challenge(with data: UInt64) -> Challenge? {
+        for index in 0..<outstandingCount where outstanding[index].data == data { return outstanding[index] }
         return nil
     }
 }

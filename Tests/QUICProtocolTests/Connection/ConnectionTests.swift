@@ -49,15 +49,15 @@ struct ConnectionTests {
         pair.exchange()
         try pair.onClient { connection in
             #expect(connection.state == .established)
-            expect(connection.isHandshakeConfirmed)
+            verify(connection.isHandshakeConfirmed)
             #expect(connection.applicationProtocol == "test")
-            expect(!connection.protection.canSeal(.initial))
-            expect(!connection.protection.canSeal(.handshake))
+            verify(!connection.protection.canSeal(.initial))
+            verify(!connection.protection.canSeal(.handshake))
             #expect(connection.remoteIDs.entries.count == 8)
         }
         try pair.onServer { connection in
-            expect(connection.isHandshakeConfirmed)
-            expect(connection.paths.active.isValidated)
+            verify(connection.isHandshakeConfirmed)
+            verify(connection.paths.active.isValidated)
             #expect(connection.remoteIDs.entries.count == 8)
         }
         #expect(pair.has(.client) { if case .handshakeCompleted("test") = $0 { true } else { false } })
@@ -79,8 +79,8 @@ struct ConnectionTests {
             return count - 1 != lost
         }
         pair.run(for: .seconds(5))
-        try pair.onClient { expect($0.isHandshakeConfirmed) }
-        try pair.onServer { expect($0.isHandshakeConfirmed) }
+        try pair.onClient { verify($0.isHandshakeConfirmed) }
+        try pair.onServer { verify($0.isHandshakeConfirmed) }
     }
 
     @Test("a server sends no more than three times what it received before the client's address is proved (M15)")

@@ -171,8 +171,3 @@ final class EnginePair {
     /// The client does not know of the NAT that changes its address.
     private let originalClientAddress = NetworkAddress(192, 0, 2, 1, port: 50_000)
 }
-
-/// `#expect` looks at the parts of its expression, which it cannot do with values that cannot be copied.
-func expect(_ condition: Bool, _ comment: Comment? = nil, sourceLocation: SourceLocation = #_sourceLocation) {
-    #expect(condition, comment, sourceLocation: sourceLocation)
-}

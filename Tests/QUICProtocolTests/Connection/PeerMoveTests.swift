@@ -40,7 +40,7 @@ struct PeerMoveTests {
             #expect(connection.paths.active.tuple.remote == pair.clientAddress)
             #expect(connection.paths.active.recovery.congestion.window >= before.0)
             #expect(connection.paths.active.destinationID == before.2)
-            expect(connection.paths.active.isValidated)
+            verify(connection.paths.active.isValidated)
         }
     }
 
@@ -54,7 +54,7 @@ struct PeerMoveTests {
         try pair.onServer { connection in
             let size = connection.paths.active.maximumDatagramSize
             #expect(connection.paths.active.recovery.congestion.window <= 11 * size)
-            expect(connection.paths.active.isValidated)
+            verify(connection.paths.active.isValidated)
         }
     }
 

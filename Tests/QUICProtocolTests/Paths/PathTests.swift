@@ -30,9 +30,9 @@ struct PathValidatorTests {
         validator.start(now: start, interval: .milliseconds(10), timeout: .seconds(1))
         validator.challengeSent(11, now: start)
         validator.challengeSent(22, now: start + .milliseconds(10))
-        #expect(validator.roundTrip(of: 11, now: start + .milliseconds(40)) == .milliseconds(40))
-        #expect(validator.roundTrip(of: 22, now: start + .milliseconds(40)) == .milliseconds(30))
-        #expect(validator.roundTrip(of: 33, now: start + .milliseconds(40)) == nil)
+        #expect(validator.challenge(with: 11)?.sentAt == start)
+        #expect(validator.challenge(with: 22)?.sentAt == start + .milliseconds(10))
+        #expect(validator.challenge(with: 33) == nil)
     }
 
     @Test("only the newest challenges are remembered, and none after the validation ends")
@@ -40,10 +40,10 @@ struct PathValidatorTests {
         var validator = PathValidator()
         validator.start(now: start, interval: .milliseconds(1), timeout: .seconds(1))
         for data in 0..<20 as Range<UInt64> { validator.challengeSent(data, now: start) }
-        #expect(validator.roundTrip(of: 11, now: start) == nil)
-        #expect(validator.roundTrip(of: 12, now: start) == .zero)
+        #expect(validator.challenge(with: 11) == nil)
+        #expect(validator.challenge(with: 12) != nil)
         validator.stop()
-        #expect(validator.roundTrip(of: 19, now: start) == nil)
+        #expect(validator.challenge(with: 19) == nil)
         #expect(validator.failsAt == .distantFuture)
     }
 }
@@ -113,7 +113,7 @@ struct PathTableTests {
         table.remove(at: 1)
         let second = table[add(2, to: &table, at: .zero)].id
         #expect(first != second)
-        expect(table.hasExisted(first))
-        expect(!table.hasExisted(PathID(9)))
+        verify(table.hasExisted(first))
+        verify(!table.hasExisted(PathID(9)))
     }
 }
