@@ -1,0 +1,17 @@
+// swift-tools-version: 6.2
+// SPDX-License-Identifier: Apache-2.0
+
+import PackageDescription
+
+let package = Package(
+    name: "tern-benchmarks",
+    platforms: [.macOS(.v26)],
+    dependencies: [.package(name: "tern", path: "..")],
+    targets: [
+        .target(name: "CAllocationCounter"),
+        .executableTarget(
+            name: "EngineBenchmark",
+            dependencies: ["CAllocationCounter", .product(name: "QUICProtocol", package: "tern")]
+        ),
+    ]
+)
