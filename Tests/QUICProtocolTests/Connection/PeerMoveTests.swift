@@ -159,4 +159,23 @@ struct PeerMoveTests {
         pair.inject(held, into: .client, from: NetworkAddress(203, 0, 113, 66, port: 4_433))
         try pair.onClient { #expect($0.statistics.packetsReceived == before) }
     }
+
+    @Test("where a padded challenge would exceed the limit, an unpadded one goes first and a padded one follows (M15)")
+    func sizeProof() throws {
+        let pair = try established()
+        pair.clientAddress.port += 1
+        try ping(pair)
+        pair.run(for: .milliseconds(50))
+        try pair.onServer { connection in
+            // A PING of some 30 bytes allows no datagram of 1,200 in answer: one challenge that fits, and one that is padded.
+            #expect(connection.paths.active.statistics.challengesSent == 2)
+            #expect(connection.paths.active.statistics.bytesSent > 1_200)
+            verify(connection.paths.active.isValidated)
+            verify(!connection.paths.active.validator.isRunning)
+        }
+        let validations = (pair.events[.server] ?? []).count { event in
+            if case .path(.validated(let path, _, _)) = event { path != PathID(0) } else { false }
+        }
+        #expect(validations == 1)
+    }
 }
