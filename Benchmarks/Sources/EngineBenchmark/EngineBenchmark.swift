@@ -3,10 +3,16 @@
 import CAllocationCounter
 import QUICProtocol
 
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Darwin)
+    import Darwin
+#endif
+
 /// What the engine costs without sockets: two endpoints in one thread, batches handed over in memory.
 ///
 /// Prints, for a download and an upload in steady state, the allocations a packet of both ends together and the time a
-/// packet. Exits with 1 if more is allocated than an event now and then explains.
+/// packet. Exits with 1 if there are more than the application's writes explain: one for each, of 256 KiB.
 @main
 enum EngineBenchmark {
     static func main() throws {
@@ -22,16 +28,16 @@ enum EngineBenchmark {
             print(
                 "\(direction): \(result.packets) packets, \(result.allocations) allocations (\(fixed(perPacket, 5)) a packet), "
                     + "\(fixed(seconds * 1e9 / Double(result.packets), 0)) ns a packet for both ends, \(fixed(rate, 2)) Gbit/s")
-            if perPacket > 0.001 { isClean = false }
+            if perPacket > 0.01 { isClean = false }
         }
         guard allocation_counting_works() == 1 else { return print("allocations are not counted on this system") }
         guard isClean else {
-            print("more than 0.001 allocations a packet")
-            throw Failure.allocates
+            print("more than 0.01 allocations a packet")
+            exit(1)
         }
     }
 
-    enum Failure: Error { case allocates, noConnection, stalled }
+    enum Failure: Error { case noConnection, stalled }
     enum Direction { case download, upload }
 
     struct Measurement {
