@@ -4,9 +4,9 @@ import CAllocationCounter
 import QUICProtocol
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #elseif canImport(Darwin)
-    import Darwin
+import Darwin
 #endif
 
 /// What the engine costs without sockets: two endpoints in one thread, batches handed over in memory.
@@ -27,7 +27,8 @@ enum EngineBenchmark {
             let rate = Double(bytes) * 8 / seconds / 1e9
             print(
                 "\(direction): \(result.packets) packets, \(result.allocations) allocations (\(fixed(perPacket, 5)) a packet), "
-                    + "\(fixed(seconds * 1e9 / Double(result.packets), 0)) ns a packet for both ends, \(fixed(rate, 2)) Gbit/s")
+                    + "\(fixed(seconds * 1e9 / Double(result.packets), 0)) ns a packet for both ends, \(fixed(rate, 2)) Gbit/s"
+            )
             if perPacket > 0.01 { isClean = false }
         }
         guard allocation_counting_works() == 1 else { return print("allocations are not counted on this system") }
