@@ -48,6 +48,8 @@ public struct ConnectionTableEntry: Sendable, Identifiable {
     public var activePath: PathID
     /// Every path that is known now, the active one included.
     public var paths: [PathSnapshot]
+    /// How many paths there have been, those closed since included.
+    public var pathsSeen: Int
     /// The connection, to read more of it or to close it.
     public var connection: Connection
 }
@@ -139,6 +141,7 @@ extension Worker {
                 return ConnectionTableEntry(
                     id: connection.localConnectionID, clientAddress: active.tuple.remote, state: connection.state,
                     isValidated: active.state == .validated, activePath: active.id, paths: paths,
+                    pathsSeen: connection.pathsSeen,
                     connection: Connection(driver: driver))
             } ?? nil
         }

@@ -112,6 +112,9 @@ public struct QUICConnection: ~Copyable {
     /// The destination of the client's first packet: names the connection in traces.
     public var originalDestinationConnectionID: ConnectionID { handshake.originalDestinationID }
 
+    /// How many paths there have been, those closed since included.
+    public var pathsSeen: Int { paths.addedCount }
+
     /// The next event; nil when there is none for now.
     public mutating func nextEvent() -> ConnectionEvent? {
         if let event = events.popFirst() { return event }

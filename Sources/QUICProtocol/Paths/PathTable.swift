@@ -24,6 +24,8 @@ struct PathTable: ~Copyable {
     }
 
     var count: Int { paths.count }
+    /// How many paths were ever added.
+    var addedCount: Int { Int(nextID) }
     var activeID: PathID { paths[activeIndex].id }
 
     var active: Path {

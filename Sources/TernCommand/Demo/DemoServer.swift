@@ -83,7 +83,7 @@ final class DemoServer: Sendable {
                     clientAddress: entry.clientAddress,
                     state: "\(entry.state)",
                     isValidated: entry.isValidated,
-                    pathsSeen: 1 + Int(clamping: await entry.connection.statistics.peerMoves)
+                    pathsSeen: entry.pathsSeen
                 )
             )
         }

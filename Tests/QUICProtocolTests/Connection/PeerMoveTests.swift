@@ -178,4 +178,17 @@ struct PeerMoveTests {
         }
         #expect(validations == 1)
     }
+
+    @Test("a server with connection IDs of no length cannot follow a migration, and the client says so (M18)")
+    func emptyIDs() throws {
+        let pair = try established()
+        let tuple = FourTuple(
+            transport: TransportID(1), local: NetworkAddress(192, 0, 2, 2, port: 1), remote: pair.serverAddress)
+        var refusal: MigrationError?
+        try pair.onClient { connection in
+            connection.remoteIDs = RemoteConnectionIDs(limit: 8, initialID: .empty, path: PathID(0))
+            do throws(MigrationError) { _ = try connection.addPath(over: tuple) } catch { refusal = error }
+        }
+        #expect(refusal == .peerUsesNoConnectionIDs)
+    }
 }
