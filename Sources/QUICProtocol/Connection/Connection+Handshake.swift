@@ -122,11 +122,7 @@ extension QUICConnection {
         handshake.applicationProtocol = applicationProtocol
         if state == .handshaking { state = .established }
         events.append(.handshakeCompleted(applicationProtocol: applicationProtocol))
-        let size = Int(
-            min(
-                UInt64(max(configuration.maxUDPPayload, ConnectionConfiguration.minimumUDPPayload)),
-                peerParameters.maxUDPPayloadSize))
-        setMaximumDatagramSize(size, ofPathAt: paths.activeIndex)
+        setMaximumDatagramSize(initialDatagramSize, ofPathAt: paths.activeIndex)
         if role == .server {
             handshake.isHandshakeDonePending = true
             handshakeConfirmed()
