@@ -6,7 +6,7 @@ import Testing
 
 @testable import TernCommand
 
-@Suite("The userland NAT", .timeLimit(.minutes(1)))
+@Suite("The userland NAT", .timeLimit(.minutes(10)))
 struct UserlandNATTests {
     @Test("datagrams go both ways, and the server sees the outside address")
     func translation() async throws {

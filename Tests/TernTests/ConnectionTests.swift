@@ -7,7 +7,7 @@ import Testing
 
 @testable import Tern
 
-@Suite("A connection over loopback", .timeLimit(.minutes(1)))
+@Suite("A connection over loopback", .timeLimit(.minutes(10)))
 struct ConnectionTests {
     @Test(
         "carries bytes there and back, in either family and to a wildcard address",

@@ -4,7 +4,7 @@ import Testing
 
 @testable import Tern
 
-@Suite("A mailbox", .timeLimit(.minutes(1)))
+@Suite("A mailbox", .timeLimit(.minutes(10)))
 struct MailboxTests {
     @Test("hands out elements in order and ends after the last")
     func ordered() async {

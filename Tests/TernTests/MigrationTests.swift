@@ -7,7 +7,7 @@ import Testing
 
 @testable import Tern
 
-@Suite("A connection that moves between loopback addresses", .timeLimit(.minutes(1)))
+@Suite("A connection that moves between loopback addresses", .timeLimit(.minutes(10)))
 struct MigrationTests {
     @Test("adds, probes, switches and closes, and the stream goes on (M1, M2, M4, M5)")
     func fourVerbs() async throws {

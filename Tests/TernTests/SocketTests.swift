@@ -73,7 +73,7 @@ private final class TestSocket {
 private let loopback = NetworkAddress(127, 0, 0, 1, port: 0)
 private let loopback6 = NetworkAddress(ipv6: 0, 1, port: 0)
 
-@Suite("Sending a batch", .timeLimit(.minutes(1)))
+@Suite("Sending a batch", .timeLimit(.minutes(10)))
 struct SendTests {
     @Test(
         "delivers datagrams of the segment size and a shorter last one, with and without segmentation offload",
@@ -194,7 +194,7 @@ private final class Collector: ChannelInboundHandler, Sendable {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) { continuation.yield(unwrapInboundIn(data)) }
 }
 
-@Suite("Reading", .timeLimit(.minutes(1)))
+@Suite("Reading", .timeLimit(.minutes(10)))
 struct ReceiveTests {
     private func open(on address: NetworkAddress, _ collector: Collector) async throws -> any Channel {
         let host = address.family == .ipv4 ? (address.isUnspecified ? "0.0.0.0" : "127.0.0.1") : "::1"

@@ -8,7 +8,7 @@ import Testing
 
 @testable import Tern
 
-@Suite("A transport", .timeLimit(.minutes(1)))
+@Suite("A transport", .timeLimit(.minutes(10)))
 struct TransportTests {
     @Test("on the IPv6 wildcard address has a socket for each family on one port")
     func bothFamilies() async throws {
