@@ -14,6 +14,20 @@ enum Seeds {
 
     static var trace: ((String) -> Void)? { isTraced ? { print($0) } : nil }
 
+    /// Simulations only compute. On threads of their own they leave the tests with real sockets room to answer in time.
+    private static let queue: OperationQueue = {
+        let queue = OperationQueue()
+        queue.maxConcurrentOperationCount = ProcessInfo.processInfo.activeProcessorCount
+        queue.qualityOfService = .background
+        return queue
+    }()
+
+    static func compute<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result {
+        await withCheckedContinuation { continuation in
+            queue.addOperation { continuation.resume(returning: body()) }
+        }
+    }
+
     static func list(atMost limit: Int) -> [UInt64] {
         if let single { return [single] }
         return Array(1...UInt64(max(1, requestedCount ?? min(limit, 10))))
@@ -30,7 +44,7 @@ func overSeeds(
 ) async {
     let failures = await withTaskGroup(of: (UInt64, String)?.self, returning: [(UInt64, String)].self) { group in
         for seed in Seeds.list(atMost: limit) {
-            group.addTask { body(seed).map { (seed, $0) } }
+            group.addTask { await Seeds.compute { body(seed) }.map { (seed, $0) } }
         }
         return await group.reduce(into: []) { list, failure in if let failure { list.append(failure) } }
     }
