@@ -55,7 +55,8 @@ struct FileServer: Sendable {
             }
             try await stream.finish()
             report?(path, answer.sent, nil)
-            try await readEnd(of: stream)
+            // The answer is complete: that the client closes before its own side has ended changes nothing about it.
+            try? await readEnd(of: stream)
         } catch {
             // The client has gone, or wants no more, or the file cannot be read: nothing to tell it but this.
             await refuse(stream, with: HTTP09.ErrorCode.internalError)
