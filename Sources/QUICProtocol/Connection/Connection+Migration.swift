@@ -61,8 +61,7 @@ extension QUICConnection {
     private mutating func receivedProbe(onPathAt index: Int, now: Instant) {
         giveConnectionID(toPathAt: index)
         if paths[index].state == .unvalidated {
-            paths[index].beginValidation(
-                now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+            startValidation(ofPathAt: index, now: now)
         }
     }
 
@@ -90,8 +89,7 @@ extension QUICConnection {
         proveActivePath(now: now)
         // An attacker may have raced a copied packet ahead: whoever is at the old address can then answer (M14, section 9.3.3).
         if old.isValidated, !old.validator.isRunning, handshake.isComplete {
-            paths[oldIndex].beginValidation(
-                now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: oldIndex))
+            startValidation(ofPathAt: oldIndex, now: now)
         }
         // The packet that moved the peer may have closed the old path as well.
         if let sequence = old.localIDSequence, localIDs.isRetired(sequence) { forgetPaths(usingLocalID: sequence) }
@@ -103,7 +101,7 @@ extension QUICConnection {
         guard handshake.isComplete, !paths[index].isValidated, !paths[index].validator.isRunning,
             paths[index].state != .transportLost
         else { return }
-        paths[index].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+        startValidation(ofPathAt: index, now: now)
     }
 
     /// A peer that moved under a new ID of ours is answered under a new ID of its; one that kept the ID did not choose
@@ -124,8 +122,13 @@ extension QUICConnection {
         if paths[index].destinationID == nil { events.append(.path(.connectionIDsExhausted(id))) }
     }
 
+    /// Starts a validation that nobody set a limit for.
+    mutating func startValidation(ofPathAt index: Int, now: Instant) {
+        paths[index].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+    }
+
     /// When a validation that nobody set a limit for fails (RFC 9000, section 8.2.4).
-    func validationTimeout(ofPathAt index: Int) -> Nanoseconds {
+    private func validationTimeout(ofPathAt index: Int) -> Nanoseconds {
         let current = probeTimeout(in: .application)
         let initial = RTTEstimator(initial: configuration.initialRTT).pto(maxAckDelay: peerParameters.maxAckDelay)
         return max(current, paths[index].recovery.rtt.pto(maxAckDelay: peerParameters.maxAckDelay), initial) * 3
@@ -161,8 +164,7 @@ extension QUICConnection {
         if !provedSize { events.append(.path(.validated(id, rtt: rtt, challenges: challenges))) }
         if !challenge.isPadded {
             // The address is proved; that the path bears 1,200 bytes is not yet (RFC 9000, section 8.2.1).
-            paths[index].beginValidation(
-                now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+            startValidation(ofPathAt: index, now: now)
             paths[index].isProvingSize = true
         }
     }

@@ -115,8 +115,7 @@ extension QUICConnection {
         paths[index].destinationID = destination
         paths[index].isWaitingForConnectionID = false
         if !paths[index].isValidated, !paths[index].validator.isRunning {
-            paths[index].beginValidation(
-                now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
+            startValidation(ofPathAt: index, now: now)
         }
         noteTokenChanges()
         activate(index, reason: .application)
