@@ -23,6 +23,17 @@ public struct SimulatedDatagram: Sendable {
     public var sizeOnWire: Int { payload.count + 8 + (destination.family == .ipv4 ? 20 : 40) }
 }
 
+/// The packets of version 1 (RFC 9000, section 17).
+public enum PacketKind: String, Sendable {
+    case initial = "Initial"
+    case zeroRTT = "0-RTT"
+    case handshake = "Handshake"
+    case retry = "Retry"
+    case oneRTT = "1-RTT"
+    case padding = "padding"
+    case unknown = "unknown"
+}
+
 /// What anyone on the path can read of a QUIC packet without keys (RFC 8999; RFC 9000, section 17).
 extension SimulatedDatagram {
     /// Whether the first packet has a long header, so belongs to a handshake.
@@ -50,29 +61,52 @@ extension SimulatedDatagram {
         return ConnectionID(payload[1..<1 + length])
     }
 
+    /// The coalesced packets of version 1 in their order, as far as they can be told apart (RFC 9000, section 12.2).
+    public var packets: [(kind: PacketKind, size: Int)] {
+        var packets: [(kind: PacketKind, size: Int)] = []
+        var offset = 0
+        while offset < payload.count {
+            let rest = payload.count - offset
+            guard payload[offset] & 0x80 != 0 else {
+                // Zeros behind a long header are padding that belongs to no packet.
+                packets.append((payload[offset] & 0x40 != 0 ? .oneRTT : .padding, rest))
+                break
+            }
+            guard let (kind, end) = longHeaderPacket(at: offset) else {
+                packets.append((.unknown, rest))
+                break
+            }
+            packets.append((kind, end - offset))
+            offset = end
+        }
+        return packets
+    }
+
     /// Whether one of the coalesced packets is a version 1 Handshake packet: from a client, it proves that the client
     /// received what the server sent to its address (RFC 9000, section 8.1).
-    public var containsHandshakePacket: Bool {
-        var offset = 0
-        while offset + 6 < payload.count, payload[offset] & 0x80 != 0 {
-            let type = payload[offset] >> 4 & 3
-            if type == 2 { return true }
-            var position = offset + 5
-            for _ in 0..<2 {
-                guard position < payload.count else { return false }
-                position += 1 + Int(payload[position])
-            }
-            if type == 0 {
-                guard let tokenLength = variableLengthInteger(at: &position) else { return false }
-                guard tokenLength <= UInt64(payload.count) else { return false }
-                position += Int(tokenLength)
-            }
-            guard let length = variableLengthInteger(at: &position), length <= UInt64(payload.count) else {
-                return false
-            }
-            offset = position + Int(length)
+    public var containsHandshakePacket: Bool { packets.contains { $0.kind == .handshake } }
+
+    /// For traces: the packets and their sizes.
+    var summary: String { packets.map { "\($0.kind.rawValue) \($0.size)" }.joined(separator: " + ") + " B" }
+
+    private func longHeaderPacket(at offset: Int) -> (PacketKind, end: Int)? {
+        guard offset + 6 < payload.count else { return nil }
+        let kind = [PacketKind.initial, .zeroRTT, .handshake, .retry][Int(payload[offset] >> 4 & 3)]
+        guard payload[offset + 1..<offset + 5].elementsEqual([0, 0, 0, 1]) else { return (.unknown, payload.count) }
+        if kind == .retry { return (.retry, payload.count) }
+        var position = offset + 5
+        for _ in 0..<2 {
+            guard position < payload.count else { return nil }
+            position += 1 + Int(payload[position])
         }
-        return false
+        if kind == .initial {
+            guard let length = variableLengthInteger(at: &position), length <= UInt64(payload.count) else { return nil }
+            position += Int(length)
+        }
+        guard let length = variableLengthInteger(at: &position), length <= UInt64(payload.count),
+            position + Int(length) <= payload.count
+        else { return nil }
+        return (kind, position + Int(length))
     }
 
     private func variableLengthInteger(at position: inout Int) -> UInt64? {

@@ -284,7 +284,7 @@ public final class SimulatedEndpoint: DatagramReceiver {
             record.bytesSent += datagram.payload.count
             checkAmplification(datagram, path: transmission.path, of: &connection, record)
             checkConnectionID(datagram, record)
-            network.journal.note("\(interface.name) → \(tuple.remote) \(datagram.payload.count) B")
+            network.journal.note("\(interface.name) → \(tuple.remote) \(datagram.summary)")
             network.send(datagram, from: interface)
         }
         return nil

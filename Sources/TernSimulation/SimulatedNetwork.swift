@@ -136,7 +136,7 @@ public final class SimulatedNetwork {
     /// Puts a datagram into the core under whatever source it carries. Taps do not see it.
     public func inject(_ datagram: SimulatedDatagram, after delay: Nanoseconds = .zero) {
         scheduler.schedule(after: delay) { [self] in
-            journal.note("injected \(datagram.source) → \(datagram.destination) \(datagram.payload.count) B")
+            journal.note("injected \(datagram.source) → \(datagram.destination) \(datagram.summary)")
             forward(datagram)
         }
     }
@@ -160,7 +160,7 @@ public final class SimulatedNetwork {
             switch tap(datagram) {
             case .pass: continue
             case .drop:
-                journal.note("tap drops \(datagram.source) → \(datagram.destination) \(datagram.payload.count) B")
+                journal.note("tap drops \(datagram.source) → \(datagram.destination) \(datagram.summary)")
             case .delay(let delay):
                 let late = datagram
                 scheduler.schedule(after: delay) { [self] in forward(late) }
@@ -178,7 +178,7 @@ public final class SimulatedNetwork {
             guard let inside = nat.insideAddress(of: datagram.destination, from: datagram.source, now: now),
                 let interface = insideInterfaces[inside]
             else {
-                journal.note("NAT has no mapping for \(datagram.destination), \(datagram.payload.count) B")
+                journal.note("NAT has no mapping for \(datagram.destination), \(datagram.summary)")
                 return
             }
             var translated = datagram
@@ -192,7 +192,7 @@ public final class SimulatedNetwork {
     private func arrive(_ datagram: SimulatedDatagram, _ interface: SimulatedInterface) {
         carry(datagram, over: interface.inbound, of: interface, "in") { [self] in
             guard interface.isOpen else { return }
-            journal.note("\(interface.name) ← \(datagram.source) \(datagram.payload.count) B")
+            journal.note("\(interface.name) ← \(datagram.source) \(datagram.summary)")
             interface.receiver?.receive(datagram, on: interface)
         }
     }
@@ -210,7 +210,7 @@ public final class SimulatedNetwork {
         }
         switch link.carry(datagram, now: now) {
         case .dropped(let reason):
-            journal.note("\(interface.name) \(direction) drops \(datagram.payload.count) B: \(reason.rawValue)")
+            journal.note("\(interface.name) \(direction) drops \(datagram.summary): \(reason.rawValue)")
         case .arrives(let instant, let again):
             scheduler.schedule(at: instant, onArrival)
             if let again { scheduler.schedule(at: again, onArrival) }

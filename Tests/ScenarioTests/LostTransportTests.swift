@@ -18,7 +18,7 @@ struct LostTransportTests {
     @Test("the active path's socket is closed: a switch to another network goes on where it stopped")
     func activeSocketLost() async {
         await check { random in
-            let moment = random.time(in: .milliseconds(150)...(.milliseconds(500)))
+            let moment = random.time(in: .zero...(.milliseconds(350)))
             let pause = random.time(in: .zero...(.seconds(2)))
             var scenario = Self.twoNetworks("active socket lost", &random)
             scenario.script = { testbed in
@@ -27,20 +27,22 @@ struct LostTransportTests {
                 testbed.onClientPathEvent { event in
                     if case .failed(PathID(0), .transportLost) = event { wasTold = true }
                 }
-                testbed.at(moment) { testbed.client.lose(testbed.client.interfaces[0]) }
-                testbed.at(moment + pause) {
-                    guard let path = testbed.addPath(over: testbed.client.interfaces[1]).value else {
-                        return testbed.expect(false, "addPath failed after the socket was lost")
+                testbed.whenConfirmed {
+                    testbed.after(moment) { testbed.client.lose(testbed.client.interfaces[0]) }
+                    testbed.after(moment + .milliseconds(1)) {
+                        testbed.expect(wasTold, "no event told that the transport was lost")
                     }
-                    let result = testbed.switchPath(to: path, withoutValidation: true)
-                    testbed.expect(result.failure == nil, "switch refused: \(result)")
-                    testbed.expect(
-                        testbed.probe(PathID(0)).failure == .transportLost(PathID(0)),
-                        "a path without socket was probed")
-                    testbed.release()
-                }
-                testbed.at(moment + pause + .milliseconds(1)) {
-                    testbed.expect(wasTold, "no event told that the transport was lost")
+                    testbed.after(moment + pause) {
+                        guard let path = testbed.addPath(over: testbed.client.interfaces[1]).value else {
+                            return testbed.expect(false, "addPath failed after the socket was lost")
+                        }
+                        let result = testbed.switchPath(to: path, withoutValidation: true)
+                        testbed.expect(result.failure == nil, "switch refused: \(result)")
+                        testbed.expect(
+                            testbed.probe(PathID(0)).failure == .transportLost(PathID(0)),
+                            "a path without socket was probed")
+                        testbed.release()
+                    }
                 }
             }
             return scenario
@@ -81,13 +83,15 @@ struct LostTransportTests {
     @Test("every send fails for good: the client is told and switches, and the rest arrives")
     func sendErrorsForGood() async {
         await check { random in
-            let moment = random.time(in: .milliseconds(100)...(.milliseconds(500)))
+            let pause = random.time(in: .zero...(.milliseconds(400)))
             let errno = [Int32(1), 13, 22, 99, 100, 101, 113][random.integer(in: 0...6)]
             var scenario = Self.twoNetworks("errno \(errno) for good", &random)
             scenario.script = { testbed in
                 var hasMoved = false
                 testbed.hold()
-                testbed.at(moment) { testbed.client.interfaces[0].sendError = errno }
+                testbed.whenConfirmed {
+                    testbed.after(pause) { testbed.client.interfaces[0].sendError = errno }
+                }
                 testbed.onClientPathEvent { event in
                     guard case .failed(PathID(0), .sendError(errno)) = event, !hasMoved else { return }
                     hasMoved = true

@@ -136,20 +136,19 @@ extension QUICConnection {
         if let loss { return loss }
         // At the anti-amplification limit nothing could be sent (RFC 9002, section 6.2.2.1).
         guard isOpen(), canSendOnActivePath else { return nil }
-        let backoff = Int64(1) << Int64(min(timers.probeTimeoutCount, 16))
         var earliest: (Instant, LossTimer)?
         for space in PacketNumberSpaceID.allCases {
             guard spaces[space].ackElicitingInFlight > 0, let sent = spaces[space].timeOfLastAckElicitingSent else {
                 continue
             }
             guard space != .application || handshake.isConfirmed else { continue }
-            let instant = max(sent, timers.lastProbeTimeoutAt) + probeTimeout(in: space) * backoff
+            let instant = max(sent, timers.lastProbeTimeoutAt) + timers.backedOff(probeTimeout(in: space))
             if earliest.map({ instant < $0.0 }) ?? true { earliest = (instant, .probe(space)) }
         }
         if earliest == nil, role == .client, !handshake.peerCompletedAddressValidation, !handshake.isConfirmed {
             // The server may wait for more bytes before it may send (RFC 9002, section 6.2.2.1).
             let space: PacketNumberSpaceID = protection.canSeal(.handshake) ? .handshake : .initial
-            earliest = (timers.lastSentAt + probeTimeout(in: space) * backoff, .probe(space))
+            earliest = (timers.lastSentAt + timers.backedOff(probeTimeout(in: space)), .probe(space))
         }
         return earliest
     }
@@ -168,13 +167,19 @@ extension QUICConnection {
             // What the system refuses to send costs the network nothing: it need not be spared by backing off far.
             let isRefused = paths.active.hasSendError
             timers.probeTimeoutCount = isRefused ? min(timers.probeTimeoutCount + 1, 1) : timers.probeTimeoutCount + 1
+            timers.probeTimeoutJitter = Int64(truncatingIfNeeded: random.next() % 32)
             statistics.probeTimeouts += 1
             // Two probes, so that the loss of one does not cost another timeout (RFC 9002, section 6.2.4).
             spaces.setProbes(2, in: space)
             resendOldest(in: space, packets: 2)
-            if space == .initial, protection.canSeal(.handshake) {
-                spaces.requestProbe(in: .handshake)
-                resendOldest(in: .handshake, packets: 1)
+            // What one level lacks may be why the peer cannot acknowledge the other: without the Initial packets' keys it
+            // reads no Handshake packet. And packets of the one may fill the congestion window for the other.
+            for other in [PacketNumberSpaceID.initial, .handshake]
+            where other != space && protection.canSeal(other.level)
+                && (other == .handshake || crypto.initial.hasUnacknowledgedData)
+            {
+                spaces.requestProbe(in: other)
+                resendOldest(in: other, packets: 1)
             }
             timers.lastSentAt = now
             timers.lastProbeTimeoutAt = now

@@ -18,6 +18,9 @@ struct TimerState {
     var skipsPacketNumberAt: PacketNumber = 0
     /// Probe timeouts in a row; each doubles the next (RFC 9002, section 6.2.1).
     var probeTimeoutCount = 0
+    /// How much later than doubled the next probe timeout is, in 128ths. Without it a network that changes in step with
+    /// the doubling (a NAT that rebinds every 100 ms) could swallow each probe's answer.
+    var probeTimeoutJitter: Int64 = 0
     /// When the silence began that is borne now: the last packet received, or the last PING into the silence.
     var silentSince: Instant = .zero
     /// How long a silence is borne before the next PING (M22); zero: a few round trips.
@@ -30,6 +33,13 @@ struct TimerState {
         silentSince = now
         idleRestartedAt = now
         hasSentSinceReceived = false
+    }
+
+    /// The probe timeout after so many in a row.
+    func backedOff(_ timeout: Nanoseconds) -> Nanoseconds {
+        guard probeTimeoutCount > 0 else { return timeout }
+        let doubled = timeout * (Int64(1) << Int64(min(probeTimeoutCount, 16)))
+        return doubled + doubled / 128 * probeTimeoutJitter
     }
 
     mutating func ackElicitingSent(now: Instant) {

@@ -51,7 +51,7 @@ extension QUICConnection {
         for level in [EncryptionLevel.initial, .handshake, .oneRTT] {
             guard wantsToSend(level, now: now) else { continue }
             // A datagram with an Initial packet that elicits an acknowledgement is padded (RFC 9000, section 14.1).
-            if level == .initial, role == .client || crypto.initial.hasPendingData || spaces.probes(.initial) > 0 {
+            if level == .initial, role == .client || spaces.probes(.initial) > 0 || hasSendableInitialData {
                 guard limit >= ConnectionConfiguration.minimumUDPPayload else { continue }
                 needsPadding = true
             }
@@ -87,6 +87,10 @@ extension QUICConnection {
         }
         if spaces[space].received.hasUnreportedAckEliciting { return true }
         return crypto[level].hasPendingData && mayFillWindow(pathIndex: paths.activeIndex)
+    }
+
+    private var hasSendableInitialData: Bool {
+        crypto.initial.hasPendingData && mayFillWindow(pathIndex: paths.activeIndex)
     }
 
     private func mayFillWindow(pathIndex: Int) -> Bool {
