@@ -118,6 +118,7 @@ extension QUICConnection {
     // MARK: Probe timeout
 
     /// The time without an acknowledgement after which the peer is probed, before backing off (RFC 9002, section 6.2.1).
+    @inline(__always)
     func probeTimeout(in space: PacketNumberSpaceID) -> Nanoseconds {
         let maxAckDelay: Nanoseconds =
             space == .application && handshake.hasPeerParameters ? peerParameters.maxAckDelay : .zero
@@ -125,6 +126,7 @@ extension QUICConnection {
     }
 
     /// Old read keys are kept for three probe timeouts after a key update (RFC 9001, section 6.5).
+    @inline(__always)
     var keyDiscardDelay: Nanoseconds { probeTimeout(in: .application) * 3 }
 
     /// The earlier of what the loss time and the probe timeout ask for, and what is to be done then (RFC 9002, A.8).

@@ -138,6 +138,7 @@ extension QUICConnection {
         }
     }
 
+    @inline(__always)
     var hasConnectionFrames: Bool {
         handshake.isHandshakeDonePending || !remoteIDs.pendingRetirements.isEmpty
             || !localIDs.pendingAnnouncements.isEmpty

@@ -133,6 +133,7 @@ extension QUICConnection {
     // MARK: Application data
 
     /// There is something to say in 1-RTT packets besides acknowledgements.
+    @inline(__always)
     private var hasApplicationFrames: Bool {
         hasConnectionFrames || crypto.oneRTT.hasPendingData || streams.hasControlFramesToSend
             || streams.hasStreamDataToSend
@@ -235,6 +236,7 @@ extension QUICConnection {
     // MARK: Challenges and responses
 
     /// A path with a response to give or a challenge to make; responses first.
+    @inline(__always)
     private func pathWithFramesToSend(now: Instant) -> Int? {
         var challenged: Int?
         for index in 0..<paths.count where paths[index].canSendProbes {

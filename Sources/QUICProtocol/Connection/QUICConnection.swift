@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import BasicContainers
 import DequeModule
 
 /// One QUIC connection as a state machine: it is fed datagrams, deadlines and calls of the application, and yields
@@ -134,6 +135,7 @@ public struct QUICConnection: ~Copyable {
         if protection.initiateKeyUpdate() { statistics.keyUpdates += 1 }
     }
 
+    @inline(__always)
     func isOpen() -> Bool { state == .handshaking || state == .established }
 }
 
@@ -146,14 +148,17 @@ enum RoutingChange {
 
 /// The three packet number spaces.
 ///
-/// The accessors here and in `CryptoStreams` are inlined: a coroutine that is called allocates its frame, and these are
-/// called for every packet.
+/// Their accessors and those of `CryptoStreams` are inlined, as a coroutine that is called allocates its frame, and these
+/// are called for every packet. The spaces are not in an inline array: to read from one by an index copies all of it.
 struct PacketNumberSpaces: ~Copyable {
-    private var spaces = InlineArray<3, PacketNumberSpace> { index in
-        PacketNumberSpace(id: PacketNumberSpaceID.allCases[index])
-    }
+    private var spaces: UniqueArray<PacketNumberSpace>
     /// Packets that may be sent beyond the congestion window, because a probe timeout expired (RFC 9002, section 6.2.4).
-    private var probeCounts = InlineArray<3, Int>(repeating: 0)
+    private var probeCounts = SIMD4<Int>(repeating: 0)
+
+    init() {
+        spaces = UniqueArray(capacity: PacketNumberSpaceID.allCases.count)
+        for id in PacketNumberSpaceID.allCases { spaces.append(PacketNumberSpace(id: id)) }
+    }
 
     subscript(id: PacketNumberSpaceID) -> PacketNumberSpace {
         @inline(__always) _read { yield spaces[Int(id.rawValue)] }
@@ -182,7 +187,12 @@ struct PacketNumberSpaces: ~Copyable {
 
 /// The CRYPTO streams of the three levels that have one.
 struct CryptoStreams: ~Copyable {
-    private var streams = InlineArray<3, CryptoStream> { _ in CryptoStream() }
+    private var streams: UniqueArray<CryptoStream>
+
+    init() {
+        streams = UniqueArray(capacity: PacketNumberSpaceID.allCases.count)
+        for _ in PacketNumberSpaceID.allCases { streams.append(CryptoStream()) }
+    }
 
     /// There is none for 0-RTT, which carries no CRYPTO frames (RFC 9000, table 3): the caller has refused them.
     subscript(level: EncryptionLevel) -> CryptoStream {

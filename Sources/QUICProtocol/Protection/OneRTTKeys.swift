@@ -57,19 +57,28 @@ struct OneRTTReadKeys: ~Copyable {
 
     var hasPrevious: Bool { previousExpiry != nil }
 
-    func removeHeaderProtection(
-        of packet: UnsafeMutablePointer<UInt8>, packetNumberOffset: Int, largestReceived: PacketNumber?
-    ) -> UnprotectedHeader {
-        UnprotectedHeader(
-            removingProtectionOf: packet, packetNumberOffset: packetNumberOffset, key: header,
-            largestReceived: largestReceived)
-    }
-
-    /// Opens a packet with the keys that its phase bit and number ask for.
+    /// Removes the header protection of a packet and opens it with the keys that its phase bit and number ask for.
     ///
     /// Exactly one authentication is tried whatever they are, with keys that exist already, so that time does not tell
     /// which it was (RFC 9001, section 9.5).
+    ///
+    /// - Parameters:
+    ///   - length: of the whole packet, which has 20 bytes from its number on at least.
     mutating func open(
+        _ packet: UnsafeMutablePointer<UInt8>, length: Int, packetNumberOffset: Int, largestReceived: PacketNumber?,
+        now: Instant, keyDiscardDelay: Nanoseconds
+    ) throws(TransportError) -> (outcome: Outcome, header: UnprotectedHeader) {
+        let header = UnprotectedHeader(
+            removingProtectionOf: packet, packetNumberOffset: packetNumberOffset, key: self.header,
+            largestReceived: largestReceived)
+        let outcome = try open(
+            packet, header: header, payloadLength: length - header.length - PacketProtection.tagLength, now: now,
+            keyDiscardDelay: keyDiscardDelay)
+        return (outcome, header)
+    }
+
+    @inline(__always)
+    private mutating func open(
         _ packet: UnsafeMutablePointer<UInt8>, header: UnprotectedHeader, payloadLength: Int, now: Instant,
         keyDiscardDelay: Nanoseconds
     ) throws(TransportError) -> Outcome {

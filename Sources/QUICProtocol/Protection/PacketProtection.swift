@@ -36,6 +36,9 @@ struct PacketProtection: ~Copyable {
     private var handshake = LevelKeys()
     private var oneRTTReading: OneRTTReadKeys?
     private var oneRTTWriting: OneRTTWriteKeys?
+    /// The levels whose keys are there, a bit each. To ask the optionals above would copy the keys.
+    private var readable: UInt8 = 0
+    private var writable: UInt8 = 0
     private var isConfirmed = false
     /// Packets of this connection that failed authentication, under whatever keys (RFC 9001, section 6.6).
     private(set) var authenticationFailures: UInt64 = 0
@@ -54,6 +57,8 @@ struct PacketProtection: ~Copyable {
         initial.reading = try PacketKeys(
             suite: .aes128GCM, secret: secrets.secret(writtenBy: role.peer), version: version)
         initial.writing = try PacketKeys(suite: .aes128GCM, secret: secrets.secret(writtenBy: role), version: version)
+        readable |= EncryptionLevel.initial.bit
+        writable |= EncryptionLevel.initial.bit
     }
 
     mutating func install(
@@ -69,9 +74,12 @@ struct PacketProtection: ~Copyable {
         case (.oneRTT, true): oneRTTReading = try OneRTTReadKeys(suite: suite, secret: secret, version: version)
         case (.oneRTT, false): oneRTTWriting = try OneRTTWriteKeys(suite: suite, secret: secret, version: version)
         }
+        if forReading { readable |= level.bit } else { writable |= level.bit }
     }
 
     mutating func discard(_ level: EncryptionLevel) {
+        readable &= ~level.bit
+        writable &= ~level.bit
         switch level {
         case .initial: initial = LevelKeys()
         case .earlyData: earlyData = LevelKeys()
@@ -82,23 +90,11 @@ struct PacketProtection: ~Copyable {
         }
     }
 
-    func canSeal(_ level: EncryptionLevel) -> Bool {
-        switch level {
-        case .initial: initial.writing != nil
-        case .earlyData: earlyData.writing != nil
-        case .handshake: handshake.writing != nil
-        case .oneRTT: oneRTTWriting != nil
-        }
-    }
+    @inline(__always)
+    func canSeal(_ level: EncryptionLevel) -> Bool { writable & level.bit != 0 }
 
-    func canOpen(_ level: EncryptionLevel) -> Bool {
-        switch level {
-        case .initial: initial.reading != nil
-        case .earlyData: earlyData.reading != nil
-        case .handshake: handshake.reading != nil
-        case .oneRTT: oneRTTReading != nil
-        }
-    }
+    @inline(__always)
+    func canOpen(_ level: EncryptionLevel) -> Bool { readable & level.bit != 0 }
 
     // MARK: Opening
 
@@ -184,23 +180,22 @@ struct PacketProtection: ~Copyable {
         _ start: UnsafeMutablePointer<UInt8>, _ length: Int, _ numberOffset: Int, _ largestReceived: PacketNumber?,
         _ now: Instant, _ keyDiscardDelay: Nanoseconds
     ) throws(TransportError) -> UnprotectedHeader? {
-        guard let suite = oneRTTReading?.suite else { return nil }
         guard
-            let header = oneRTTReading?.removeHeaderProtection(
-                of: start, packetNumberOffset: numberOffset, largestReceived: largestReceived)
+            let packet = try oneRTTReading?.open(
+                start, length: length, packetNumberOffset: numberOffset, largestReceived: largestReceived, now: now,
+                keyDiscardDelay: keyDiscardDelay)
         else { return nil }
-        let outcome = try oneRTTReading?.open(
-            start, header: header, payloadLength: length - header.length - Self.tagLength, now: now,
-            keyDiscardDelay: keyDiscardDelay)
-        switch outcome {
-        case .opened: return header
+        switch packet.outcome {
+        case .opened: return packet.header
         case .openedByUpdate:
             try followUpdate()
-            return header
+            return packet.header
         case .violation:
             throw TransportError(.keyUpdateError, "packets were not protected with newer keys in order of number")
-        case .failed, nil:
-            try Self.countFailure(&authenticationFailures, limit: integrityLimit ?? suite.integrityLimit)
+        case .failed:
+            if let limit = integrityLimit ?? oneRTTReading?.suite.integrityLimit {
+                try Self.countFailure(&authenticationFailures, limit: limit)
+            }
             return nil
         }
     }
@@ -320,6 +315,7 @@ struct PacketProtection: ~Copyable {
     }
 
     /// An update is possible and wanted: half of what one key may seal is used up, or `keyUpdateInterval` has passed.
+    @inline(__always)
     var shouldUpdateKeys: Bool {
         guard let writing else { return false }
         let limit = confidentialityLimit ?? writing.suite.confidentialityLimit
@@ -338,4 +334,8 @@ struct PacketProtection: ~Copyable {
 
     /// When `expireOldKeys` has something to do.
     var keyExpiry: Instant? { reading?.previousExpiry }
+}
+
+extension EncryptionLevel {
+    fileprivate var bit: UInt8 { 1 << rawValue }
 }

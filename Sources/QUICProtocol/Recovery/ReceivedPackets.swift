@@ -63,6 +63,7 @@ struct ReceivedPackets: ~Copyable {
 
     /// Whether a packet is a duplicate. Numbers below the ranges kept count as received: a packet must never be
     /// processed twice (RFC 9000, section 12.3).
+    @inline(__always)
     func contains(_ number: PacketNumber) -> Bool {
         if number < floor { return true }
         let index = indexAfter(number)
@@ -97,6 +98,7 @@ struct ReceivedPackets: ~Copyable {
     }
 
     /// Whether an ack-eliciting packet, just inserted, came out of order or after a gap (RFC 9000, section 13.2.1).
+    @inline(__always)
     private func isOutOfOrder(_ number: PacketNumber) -> Bool {
         guard let previous = largestAckEliciting else { return false }
         if number < previous { return true }
@@ -105,6 +107,7 @@ struct ReceivedPackets: ~Copyable {
     }
 
     /// The index of the first range that starts after `number`. The newest ranges are where packets arrive.
+    @inline(__always)
     private func indexAfter(_ number: PacketNumber) -> Int {
         var index = ranges.count
         while index > 0, ranges[index - 1].first > number { index -= 1 }

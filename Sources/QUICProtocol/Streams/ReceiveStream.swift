@@ -83,6 +83,7 @@ struct ReceiveStream: ~Copyable {
     /// Checks an end of data, or a final size, against what is known and against the stream's window.
     ///
     /// - Returns: by how much it exceeds the highest offset so far: what it takes of the connection's window.
+    @inline(__always)
     func admit(end: UInt64, isFinal: Bool, frameType: UInt64) throws(TransportError) -> UInt64 {
         if let finalSize {
             guard end <= finalSize, !isFinal || end == finalSize else {

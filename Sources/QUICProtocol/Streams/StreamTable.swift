@@ -103,8 +103,10 @@ struct StreamTable: ~Copyable {
     func isLocal(_ id: StreamID) -> Bool { id.initiator == role }
 
     /// Whether the stream has a sending part: all but the peer's unidirectional ones.
+    @inline(__always)
     func hasSendingPart(_ id: StreamID) -> Bool { id.direction == .bidirectional || isLocal(id) }
 
+    @inline(__always)
     func hasReceivingPart(_ id: StreamID) -> Bool { id.direction == .bidirectional || !isLocal(id) }
 
     /// A stream of the table.
