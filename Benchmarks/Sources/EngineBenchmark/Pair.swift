@@ -124,20 +124,21 @@ final class Pair {
     }
 
     private func deliver(_ transmission: Transmission, from side: Side) {
+        var datagrams = UnsafeMutableRawBufferPointer(rebasing: wire[..<transmission.byteCount]).mutableBytes
+        let size = transmission.segmentSize
+        packets += UInt64((transmission.byteCount + size - 1) / size)
         var offset = 0
-        while offset < transmission.byteCount {
-            let end = min(offset + transmission.segmentSize, transmission.byteCount)
-            let segment = UnsafeMutableRawBufferPointer(rebasing: wire[offset..<end])
-            var datagram = segment.mutableBytes
-            packets += 1
+        while offset < datagrams.byteCount {
             if side == .client {
                 let outcome = serverEndpoint.receive(
-                    &datagram, on: serverTuple, ecn: .notECT, accepting: server, now: now)
+                    &datagrams, from: &offset, segmentSize: size, on: serverTuple, ecn: .notECT, accepting: server,
+                    now: now)
                 if case .accepted(let handle) = outcome { accepted = handle }
             } else {
-                _ = clientEndpoint.receive(&datagram, on: clientTuple, ecn: .notECT, accepting: nil, now: now)
+                _ = clientEndpoint.receive(
+                    &datagrams, from: &offset, segmentSize: size, on: clientTuple, ecn: .notECT, accepting: nil,
+                    now: now)
             }
-            offset = end
         }
     }
 }

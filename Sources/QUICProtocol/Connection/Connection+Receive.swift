@@ -25,6 +25,20 @@ extension QUICConnection {
         return authenticated
     }
 
+    /// Takes in the datagrams from `offset` on that begin with a short header for `id`, the first of which does. Moves the
+    /// offset behind them.
+    mutating func receive(
+        _ datagrams: inout MutableRawSpan, from offset: inout Int, segmentSize: Int, for id: ConnectionID,
+        on tuple: FourTuple, ecn: ECNCodepoint, now: Instant
+    ) {
+        repeat {
+            let end = min(offset + max(segmentSize, 1), datagrams.byteCount)
+            var datagram = datagrams.extracting(offset..<end)
+            receive(&datagram, on: tuple, ecn: ecn, now: now)
+            offset = end
+        } while offset < datagrams.byteCount && ShortHeader.begins(datagrams.bytes, at: offset, destination: id)
+    }
+
     /// What all packets of one datagram have in common.
     struct Arrival {
         var tuple: FourTuple

@@ -82,13 +82,45 @@ public final class QUICEndpoint {
         _ datagram: inout MutableRawSpan, on tuple: FourTuple, ecn: ECNCodepoint, accepting: ServerConfiguration?,
         now: Instant
     ) -> DatagramOutcome {
+        var offset = 0
+        let size = datagram.byteCount
+        return receive(
+            &datagram, from: &offset, segmentSize: size, on: tuple, ecn: ecn, accepting: accepting, now: now)
+    }
+
+    /// Takes in the next of several UDP datagrams that the system read as one, and those behind it that are for the same
+    /// connection ID: finding the connection is done once for all of them.
+    ///
+    /// - Parameters:
+    ///   - datagrams: all of one size, but for the last, which may be shorter.
+    ///   - offset: where the next one starts; moved behind the last that was taken in. Call until it is at the end.
+    ///   - segmentSize: the size in bytes, above zero.
+    ///   - accepting: how to serve new connections, if the socket listens.
+    public func receive(
+        _ datagrams: inout MutableRawSpan, from offset: inout Int, segmentSize: Int, on tuple: FourTuple,
+        ecn: ECNCodepoint, accepting: ServerConfiguration?, now: Instant
+    ) -> DatagramOutcome {
+        let start = offset
+        offset = min(start + max(segmentSize, 1), datagrams.byteCount)
         guard
             let header = PacketHeader.parse(
-                datagram.bytes, at: 0, shortHeaderConnectionIDLength: configuration.connectionIDLength)
+                datagrams.bytes.extracting(start..<offset), at: 0,
+                shortHeaderConnectionIDLength: configuration.connectionIDLength)
         else { return .dropped }
         if let handle = owner(of: header, tuple: tuple) {
-            return deliver(&datagram, to: handle, on: tuple, ecn: ecn, now: now) ? .connection(handle) : .dropped
+            guard let box = box(of: handle) else { return .dropped }
+            if case .short(let short) = header {
+                offset = start
+                box.connection.receive(
+                    &datagrams, from: &offset, segmentSize: segmentSize, for: short.dcid, on: tuple, ecn: ecn, now: now)
+            } else {
+                var datagram = datagrams.extracting(start..<offset)
+                box.connection.receive(&datagram, on: tuple, ecn: ecn, now: now)
+            }
+            update(handle)
+            return .connection(handle)
         }
+        var datagram = datagrams.extracting(start..<offset)
         switch header {
         case .short(let short):
             return receiveUnknown(short, datagram: datagram, tuple: tuple, now: now)
@@ -160,16 +192,6 @@ public final class QUICEndpoint {
         }
         if id.length == 0 { return tupleRoutes[Self.routingKey(tuple)] }
         return routes[id]
-    }
-
-    private func deliver(
-        _ datagram: inout MutableRawSpan, to handle: ConnectionHandle, on tuple: FourTuple, ecn: ECNCodepoint,
-        now: Instant
-    ) -> Bool {
-        guard let box = box(of: handle) else { return false }
-        box.connection.receive(&datagram, on: tuple, ecn: ecn, now: now)
-        update(handle)
-        return true
     }
 
     /// A short packet for an ID that we do not know: the reset of a connection of ours, or a packet of one that we forgot.

@@ -97,6 +97,14 @@ struct ShortHeader: Equatable {
     var packetNumberOffset: Int
     /// To the end of the datagram.
     var packet: Range<Int>
+
+    /// Whether a packet with a short header and this destination starts at `offset`, which is within the bytes.
+    @inline(__always)
+    static func begins(_ bytes: RawSpan, at offset: Int, destination: ConnectionID) -> Bool {
+        let first = bytes.unsafeLoad(fromByteOffset: offset, as: UInt8.self)
+        return first & (HeaderBits.long | HeaderBits.fixed) == HeaderBits.fixed
+            && ConnectionID(bytes, at: offset + 1, length: Int(destination.length)) == destination
+    }
 }
 
 extension PacketHeader {

@@ -16,14 +16,13 @@ extension Worker {
             // Packets are decrypted where they lie. The storage is NIO's pooled read buffer; this slice of it was made for
             // this envelope, the handler is the channel's last, and the pool fills the buffer anew only when no envelope
             // refers to it any more: nobody else reads these bytes.
-            let datagrams = UnsafeMutableRawBufferPointer(mutating: bytes)
-            let size = merged > 0 ? merged : datagrams.count
+            var datagrams = UnsafeMutableRawBufferPointer(mutating: bytes).mutableBytes
+            let size = merged > 0 ? merged : datagrams.byteCount
             var offset = 0
-            while offset < datagrams.count {
-                let end = min(offset + size, datagrams.count)
-                var datagram = UnsafeMutableRawBufferPointer(rebasing: datagrams[offset..<end]).mutableBytes
-                offset = end
-                switch endpoint.receive(&datagram, on: tuple, ecn: ecn, accepting: accepting, now: now) {
+            while offset < datagrams.byteCount {
+                let outcome = endpoint.receive(
+                    &datagrams, from: &offset, segmentSize: size, on: tuple, ecn: ecn, accepting: accepting, now: now)
+                switch outcome {
                 case .connection(let handle):
                     touch(handle)
                 case .accepted(let handle):

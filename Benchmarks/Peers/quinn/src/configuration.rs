@@ -51,13 +51,12 @@ impl Tuning {
 
     pub fn server(&self, certificate: &Path, key: &Path) -> Result<ServerConfig, Failure> {
         let chain = certificates(certificate)?;
-        let key = rustls_pemfile::pkcs8_private_keys(&mut open(key)?)?
-            .into_iter()
-            .next()
-            .ok_or("no PKCS #8 private key")?;
+        let key =
+            rustls_pemfile::pkcs8_private_keys(&mut open(key)?)?.into_iter().next().ok_or("no PKCS #8 private key")?;
+        // AES-128-GCM and X25519, as Tern negotiates; rustls by itself would prefer AES-256-GCM.
         let mut tls = rustls::ServerConfig::builder()
-            .with_cipher_suites(CIPHER_SUITES)
-            .with_kx_groups(KEY_EXCHANGES)
+            .with_cipher_suites(&[rustls::cipher_suite::TLS13_AES_128_GCM_SHA256])
+            .with_kx_groups(&[&rustls::kx_group::X25519])
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()
             .with_single_cert(chain, rustls::PrivateKey(key))?;
@@ -75,8 +74,8 @@ impl Tuning {
             roots.add(&certificate)?;
         }
         let mut tls = rustls::ClientConfig::builder()
-            .with_cipher_suites(CIPHER_SUITES)
-            .with_kx_groups(KEY_EXCHANGES)
+            .with_cipher_suites(&[rustls::cipher_suite::TLS13_AES_128_GCM_SHA256])
+            .with_kx_groups(&[&rustls::kx_group::X25519])
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots)
             .with_no_client_auth();
@@ -87,10 +86,6 @@ impl Tuning {
         Ok(client)
     }
 }
-
-/// AES-128-GCM and X25519, as Tern negotiates; rustls by itself would prefer AES-256-GCM.
-const CIPHER_SUITES: &[rustls::SupportedCipherSuite] = &[rustls::cipher_suite::TLS13_AES_128_GCM_SHA256];
-const KEY_EXCHANGES: &[&rustls::SupportedKxGroup] = &[&rustls::kx_group::X25519];
 
 fn open(path: &Path) -> Result<BufReader<File>, Failure> {
     let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;

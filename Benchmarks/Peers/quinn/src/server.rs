@@ -4,10 +4,12 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::{Connecting, RecvStream, SendStream};
 use tokio::signal::unix::{signal, SignalKind};
+use tokio::sync::Notify;
 
 use crate::configuration::Tuning;
 use crate::{cpu_time, Failure, CHUNK_SIZE};
@@ -22,13 +24,15 @@ pub async fn serve(listen: SocketAddr, certificate: &Path, key: &Path, tuning: &
             tokio::spawn(serve_connection(connecting));
         }
     });
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    std::future::poll_fn(|context| {
-        let ended = terminate.poll_recv(context).is_ready() || interrupt.poll_recv(context).is_ready();
-        if ended { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
+    let ended = Arc::new(Notify::new());
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let (mut signals, ended) = (signal(kind)?, ended.clone());
+        tokio::spawn(async move {
+            signals.recv().await;
+            ended.notify_one();
+        });
+    }
+    ended.notified().await;
     println!("CPU {:.3} s", (cpu_time() - before).as_secs_f64());
     Ok(())
 }
