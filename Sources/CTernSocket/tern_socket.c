@@ -122,6 +122,25 @@ int32_t tern_socket_local_address(int32_t descriptor, tern_address *address) {
     return tern_address_from(&storage, address) ? 0 : EAFNOSUPPORT;
 }
 
+int32_t tern_socket_rebind(int32_t descriptor) {
+#if defined(__linux__)
+    tern_address before;
+    int error = tern_socket_local_address(descriptor, &before);
+    if (error != 0) { return error; }
+    // Dissolving an association, even if there is none, gives a port back that the system chose.
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    if (connect(descriptor, &none, sizeof(none)) != 0) { return errno; }
+    tern_address any_port = before;
+    any_port.port = 0;
+    struct sockaddr_storage storage;
+    socklen_t length = tern_sockaddr(&any_port, &storage);
+    return bind(descriptor, (const struct sockaddr *)&storage, length) == 0 ? 0 : errno;
+#else
+    (void)descriptor;
+    return EINVAL;
+#endif
+}
+
 static int option_value(int descriptor, int name) {
     int value = 0;
     socklen_t length = sizeof(value);

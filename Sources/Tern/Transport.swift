@@ -184,6 +184,17 @@ public final class Transport: Sendable {
         }
     }
 
+    /// Gives the socket another port without telling anyone, as a NAT would that has forgotten its mapping: for tests and
+    /// measurements. ``localAddress`` goes on naming the first one.
+    ///
+    /// - Throws: `TernError.system` with EINVAL where the system cannot do it: only a socket of Linux whose port the system
+    ///   chose.
+    @_spi(Testing)
+    public func rebind() async throws(TernError) {
+        let errno = await eventLoop.run { self.sockets.map { $0.rebindForTesting() }.first { $0 != 0 } }
+        if let errno { throw .system(call: "connect(AF_UNSPEC)", errno: errno) }
+    }
+
     /// The sockets, for tests.
     var socketsForTesting: [UDPSocket] { sockets }
 }

@@ -48,6 +48,9 @@ int32_t tern_socket_close(int32_t descriptor);
 /// The address the socket is bound to.
 int32_t tern_socket_local_address(int32_t descriptor, tern_address *address);
 
+/// Gives a socket whose port the system chose another such port, at the same address: for tests. EINVAL elsewhere.
+int32_t tern_socket_rebind(int32_t descriptor);
+
 /// Asks for buffers of so many bytes and takes what the system allows.
 void tern_socket_set_buffer_sizes(int32_t descriptor, int32_t send_bytes, int32_t receive_bytes);
 

@@ -168,11 +168,12 @@ extension QUICConnection {
         ackOutcome.reset()
         spaces[level.space].removeAll(outcome: &ackOutcome)
         applyOutcome(now: clock)
-        // Nothing is sent or acknowledged in the space any more: a new one holds no memory and has no deadlines.
-        spaces[level.space] = PacketNumberSpace(id: level.space)
-        spaces.setProbes(0, in: level.space)
+        spaces.vacate(level.space)
         timers.probeTimeoutCount = 0
         crypto[level] = CryptoStream()
+        if !protection.canOpen(.initial), !protection.canOpen(.handshake), handshake.isComplete {
+            spaces.handshakeIsOver()
+        }
     }
 
     /// The server asks for a token: start over with it and with new keys (RFC 9000, section 17.2.5).

@@ -76,6 +76,7 @@ extension QUICConnection {
         let isInFlight = isAckEliciting || isPadded && closeReason == nil
         spaces[level.space].packetSent(
             time: now, path: paths[pathIndex].id, size: size, isAckEliciting: isAckEliciting, isInFlight: isInFlight)
+        timers.isMemoryReleased = false
         statistics.packetsSent += 1
         paths[pathIndex].statistics.packetsSent += 1
         paths[pathIndex].recovery.packetSent(
@@ -106,7 +107,7 @@ extension QUICConnection {
     /// Writes an ACK frame if there is news to report.
     mutating func writeAck(in space: PacketNumberSpaceID, writer: inout PacketWriter, now: Instant) {
         if let largest = spaces[space].received.writeAck(
-            into: &writer, delayExponent: localParameters.ackDelayExponent, now: now)
+            into: &writer, delayExponent: ackDelayExponent, now: now)
         {
             frameLog.append(.ack(largest: largest))
         }

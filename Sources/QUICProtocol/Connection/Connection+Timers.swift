@@ -25,6 +25,8 @@ struct TimerState {
     var silentSince: Instant = .zero
     /// How long a silence is borne before the next PING (M22); zero: a few round trips.
     var silenceInterval: Nanoseconds = .zero
+    /// The memory that sending takes was given back since the last packet was sent.
+    var isMemoryReleased = false
     /// Scratch for loss detection.
     var lossLimits: [PathLossLimit] = []
 
@@ -72,6 +74,7 @@ extension QUICConnection {
         }
         consider(paths.nextDeadline)
         consider(protection.keyExpiry)
+        consider(memoryReleaseAt)
         return earliest == .distantFuture ? nil : earliest
     }
 
@@ -96,6 +99,24 @@ extension QUICConnection {
         if let instant = pingDeadline, now >= instant { sendPing(now: now) }
         pathDeadlineExpired(now: now)
         protection.expireOldKeys(now: now)
+        if let instant = memoryReleaseAt, now >= instant { releaseIdleMemory() }
+    }
+
+    /// When a connection that falls silent gives back what it needs only while it sends and receives.
+    private var memoryReleaseAt: Instant? {
+        guard !timers.isMemoryReleased, handshake.isConfirmed else { return nil }
+        return max(timers.lastReceivedAt, timers.lastSentAt) + .seconds(1)
+    }
+
+    private mutating func releaseIdleMemory() {
+        timers.isMemoryReleased = true
+        spaces.application.releaseIdleMemory()
+        streams.releaseIdleMemory()
+        ackOutcome.reset()
+        ackOutcome.releaseMemory()
+        frameLog.releaseMemory()
+        timers.lossLimits = []
+        if events.isEmpty { events = [] }
     }
 
     /// Whether anything could be sent on the active path, so that deadlines of sending are worth waking up for.

@@ -35,7 +35,8 @@ public struct QUICConnection: ~Copyable {
     var closing = ClosingState()
     var timers = TimerState()
 
-    let localParameters: TransportParameters
+    /// How our ACK delays are to be read (RFC 9000, section 18.2).
+    let ackDelayExponent: UInt64
     var peerParameters = TransportParameters()
 
     /// Events that are not streams' own; those are asked of the stream table.
@@ -75,7 +76,7 @@ public struct QUICConnection: ~Copyable {
         self.role = role
         self.configuration = configuration
         self.version = .v1
-        self.localParameters = parameters
+        self.ackDelayExponent = parameters.ackDelayExponent
         self.clock = now
         self.protection = consume protection
         self.handshake = HandshakeState(originalDestinationID: originalDestinationID, startedAt: now)
@@ -92,7 +93,7 @@ public struct QUICConnection: ~Copyable {
         paths.active.destinationID = remoteID
         timers.idleRestartedAt = now
         timers.lastReceivedAt = now
-        spaces.application.received.setAckDelay(max: localParameters.maxAckDelay)
+        spaces.application.received.setAckDelay(max: parameters.maxAckDelay)
     }
 
     /// The client makes its first flight; a server waits for it.
@@ -151,28 +152,45 @@ enum RoutingChange {
 /// Their accessors and those of `CryptoStreams` are inlined, as a coroutine that is called allocates its frame, and these
 /// are called for every packet. The spaces are not in an inline array: to read from one by an index copies all of it.
 struct PacketNumberSpaces: ~Copyable {
+    /// That of application data comes first; the two of the handshake end as one that is vacant.
     private var spaces: UniqueArray<PacketNumberSpace>
     /// Packets that may be sent beyond the congestion window, because a probe timeout expired (RFC 9002, section 6.2.4).
     private var probeCounts = SIMD4<Int>(repeating: 0)
 
     init() {
         spaces = UniqueArray(capacity: PacketNumberSpaceID.allCases.count)
-        for id in PacketNumberSpaceID.allCases { spaces.append(PacketNumberSpace(id: id)) }
+        for id in [PacketNumberSpaceID.application, .handshake, .initial] { spaces.append(PacketNumberSpace(id: id)) }
     }
 
     subscript(id: PacketNumberSpaceID) -> PacketNumberSpace {
-        @inline(__always) _read { yield spaces[Int(id.rawValue)] }
-        @inline(__always) _modify { yield &spaces[Int(id.rawValue)] }
+        @inline(__always) _read { yield spaces[index(of: id)] }
+        @inline(__always) _modify { yield &spaces[index(of: id)] }
     }
 
     var initial: PacketNumberSpace {
+        @inline(__always) _read { yield spaces[index(of: .initial)] }
+        @inline(__always) _modify { yield &spaces[index(of: .initial)] }
+    }
+
+    var application: PacketNumberSpace {
         @inline(__always) _read { yield spaces[0] }
         @inline(__always) _modify { yield &spaces[0] }
     }
 
-    var application: PacketNumberSpace {
-        @inline(__always) _read { yield spaces[2] }
-        @inline(__always) _modify { yield &spaces[2] }
+    @inline(__always)
+    private func index(of id: PacketNumberSpaceID) -> Int { min(2 - Int(id.rawValue), spaces.count - 1) }
+
+    /// Nothing is sent or acknowledged in a space any more: what is left in its place holds no memory and has no deadlines.
+    mutating func vacate(_ id: PacketNumberSpaceID) {
+        self[id] = PacketNumberSpace(id: id)
+        setProbes(0, in: id)
+    }
+
+    /// The handshake's spaces are both vacant for good: one in their place is enough.
+    mutating func handshakeIsOver() {
+        guard spaces.count > 2 else { return }
+        spaces.removeLast()
+        spaces.reallocate(capacity: spaces.count)
     }
 
     @inline(__always)

@@ -15,14 +15,13 @@ struct PathValidator {
     static let maximumOutstanding = 8
 
     struct Challenge: Equatable {
-        var data: UInt64 = 0
-        var sentAt: Instant = .zero
+        var data: UInt64
+        var sentAt: Instant
         /// Its datagram had 1,200 bytes, so that its answer proves that the path bears as many.
-        var isPadded = true
+        var isPadded: Bool
     }
 
-    private var outstanding = InlineArray<8, Challenge>(repeating: Challenge())
-    private var outstandingCount = 0
+    private var outstanding: [Challenge] = []
 
     private(set) var isRunning = false
     /// Challenges sent since the validation started.
@@ -38,7 +37,7 @@ struct PathValidator {
     mutating func start(now: Instant, interval: Nanoseconds, timeout: Nanoseconds) {
         isRunning = true
         challengesSent = 0
-        outstandingCount = 0
+        outstanding = []
         self.interval = max(interval, .milliseconds(1))
         nextChallengeAt = now
         failsAt = now + timeout
@@ -46,7 +45,7 @@ struct PathValidator {
 
     mutating func stop() {
         isRunning = false
-        outstandingCount = 0
+        outstanding = []
         nextChallengeAt = .distantFuture
         failsAt = .distantFuture
     }
@@ -55,12 +54,8 @@ struct PathValidator {
 
     /// A challenge with this data leaves now.
     mutating func challengeSent(_ data: UInt64, isPadded: Bool = true, now: Instant) {
-        if outstandingCount == Self.maximumOutstanding {
-            for index in 1..<Self.maximumOutstanding { outstanding[index - 1] = outstanding[index] }
-            outstandingCount -= 1
-        }
-        outstanding[outstandingCount] = Challenge(data: data, sentAt: now, isPadded: isPadded)
-        outstandingCount += 1
+        if outstanding.count == Self.maximumOutstanding { outstanding.removeFirst() }
+        outstanding.append(Challenge(data: data, sentAt: now, isPadded: isPadded))
         challengesSent += 1
         nextChallengeAt = now + interval
         interval = interval * 2
@@ -72,8 +67,5 @@ struct PathValidator {
     }
 
     /// The outstanding challenge with that data.
-    func challenge(with data: UInt64) -> Challenge? {
-        for index in 0..<outstandingCount where outstanding[index].data == data { return outstanding[index] }
-        return nil
-    }
+    func challenge(with data: UInt64) -> Challenge? { outstanding.first { $0.data == data } }
 }

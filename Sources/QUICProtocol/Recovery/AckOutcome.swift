@@ -34,6 +34,9 @@ struct AckOutcome: ~Copyable {
         spuriousLossCount = 0
     }
 
+    /// Gives the memory back. Only after `reset`.
+    mutating func releaseMemory() { self = AckOutcome() }
+
     /// The RTT sample that a frame gives which acknowledges up to `largest`, and the path to which it belongs: that of
     /// the largest packet, if it is newly acknowledged and any packet was ack-eliciting (RFC 9002, section 5.1).
     func rttSample(largest: PacketNumber, now: Instant) -> (path: PathID, sample: Nanoseconds)? {

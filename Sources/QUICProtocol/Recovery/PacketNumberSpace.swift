@@ -325,6 +325,16 @@ struct PacketNumberSpace: ~Copyable {
         frames.removeFirst(until: packets.isEmpty ? currentFirstFrame : packets[number].firstFrame)
     }
 
+    /// Gives back the memory of the records if nothing is in flight. An acknowledgement of packets that nobody waits for,
+    /// which may come late or never, is no news then.
+    mutating func releaseIdleMemory() {
+        guard packetsInFlight == 0 else { return }
+        packets.removeFirst(until: packets.end)
+        frames.removeFirst(until: currentFirstFrame)
+        packets.releaseMemory()
+        frames.releaseMemory()
+    }
+
     /// Takes all outstanding packets out: the keys of the space were discarded, 0-RTT was rejected, or a Retry came
     /// (RFC 9002, section 6.4). Those in flight go to `outcome.discarded`.
     mutating func removeAll(outcome: inout AckOutcome) {

@@ -7,14 +7,12 @@ internal import BasicContainers
 /// One log serves all packets of a connection: it is emptied into the packet number space after each of them and keeps
 /// its storage, so that logging a frame allocates nothing once the log has reached its usual size.
 struct SentFrameLog: ~Copyable {
-    private var frames: UniqueArray<SentFrame>
+    private var frames = UniqueArray<SentFrame>()
 
     /// Frames of a usual packet, control frames included.
     private static let usualCapacity = 16
 
-    init() {
-        frames = UniqueArray(minimumCapacity: Self.usualCapacity)
-    }
+    init() {}
 
     var count: Int { frames.count }
     var isEmpty: Bool { frames.isEmpty }
@@ -22,7 +20,13 @@ struct SentFrameLog: ~Copyable {
     /// - Precondition: `index` is at least 0 and below `count`.
     subscript(index: Int) -> SentFrame { frames[index] }
 
-    mutating func append(_ frame: SentFrame) { frames.append(frame) }
+    mutating func append(_ frame: SentFrame) {
+        if frames.capacity == 0 { frames.reserveCapacity(Self.usualCapacity) }
+        frames.append(frame)
+    }
+
+    /// Gives the memory back, if the log is empty.
+    mutating func releaseMemory() { if frames.isEmpty { frames = UniqueArray() } }
 
     /// Forgets what was logged after the first `count` frames, for a packet that was cut back.
     mutating func truncate(to count: Int) {

@@ -189,6 +189,9 @@ final class UDPSocket: @unchecked Sendable {
         _ = tern_socket_close(descriptor)
     }
 
+    /// Takes another port; 0, or the `errno`.
+    func rebindForTesting() -> Int32 { isClosed ? 0 : tern_socket_rebind(descriptor) }
+
     /// Ends the reading channel as an error would, and not the socket.
     func breakChannelForTesting() {
         channel?.close(promise: nil)

@@ -3,73 +3,8 @@
 import NIOCore
 import NIOSSL
 import QUICProtocol
+import Synchronization
 import Tern
-
-/// What `tern perf` shall measure.
-struct PerfWork: Sendable {
-    var upload = 0
-    var download = 0
-    var streams = 1
-    var handshakes = 0
-    /// Handshakes under way at once.
-    var concurrency = 8
-    var configuration = ConnectionConfiguration()
-}
-
-/// A number of bytes or handshakes, the time they took and the CPU time of each role that is in this process.
-struct PerfResult: Sendable {
-    enum Quantity: Sendable {
-        /// Bytes of all streams together.
-        case bytes(Int, upload: Bool)
-        case handshakes(Int)
-    }
-
-    var quantity: Quantity
-    var elapsed: Duration
-    /// By role, in the order to print them.
-    var cpu: [(role: String, time: Duration)]
-
-    private var seconds: Double { max(elapsed.inSeconds, 1e-9) }
-
-    /// Such as `download  1.00 GiB in 1.23 s   6.98 Gbit/s   CPU s/GB: client 0.61, server 0.58`.
-    var text: String {
-        func perUnit(_ units: Double, places: Int) -> String {
-            cpu.map { "\($0.role) \(Format.decimal($0.time.inSeconds / units, places: places))" }.joined(
-                separator: ", ")
-        }
-        switch quantity {
-        case .bytes(let bytes, let isUpload):
-            let gigabits = Double(bytes) * 8 / seconds / 1e9
-            return "\(isUpload ? "upload  " : "download")  \(Format.bytes(bytes)) in \(elapsed.text)   "
-                + "\(Format.decimal(gigabits, places: 2)) Gbit/s   CPU s/GB: \(perUnit(Double(bytes) / 1e9, places: 3))"
-        case .handshakes(let count):
-            return
-                "handshakes  \(count) in \(elapsed.text)   \(Format.decimal(Double(count) / seconds, places: 0)) a second   "
-                + "CPU ms each: \(perUnit(Double(count) / 1e3, places: 3))"
-        }
-    }
-
-    var json: JSON {
-        var members: [(String, JSON)] = []
-        let units: Double
-        switch quantity {
-        case .bytes(let bytes, let isUpload):
-            members.append(("test", isUpload ? "upload" : "download"))
-            members.append(("bytes", .int(bytes)))
-            members.append(("gigabitsPerSecond", .number(Double(bytes) * 8 / seconds / 1e9)))
-            units = Double(bytes) / 1e9
-        case .handshakes(let count):
-            members.append(("test", "handshakes"))
-            members.append(("handshakes", .int(count)))
-            members.append(("handshakesPerSecond", .number(Double(count) / seconds)))
-            units = Double(count)
-        }
-        members.append(("seconds", .seconds(elapsed)))
-        let name: String = if case .bytes = quantity { "cpuSecondsPerGB" } else { "cpuSecondsPerHandshake" }
-        members.append((name, .object(cpu.map { ($0.role, .number($0.time.inSeconds / units)) })))
-        return .object(members)
-    }
-}
 
 /// The client's side of the measurements.
 struct PerfClient: Sendable {
@@ -89,6 +24,8 @@ struct PerfClient: Sendable {
         return try await withTaskExecutorPreference(executor) {
             var results: [PerfResult] = []
             if work.handshakes > 0 { results.append(try await handshakes()) }
+            if work.requests > 0 { results.append(try await requests()) }
+            if work.idle > 0 { results.append(try await idle()) }
             if work.download > 0 { results.append(try await transfer(isUpload: false)) }
             if work.upload > 0 { results.append(try await transfer(isUpload: true)) }
             return results
@@ -100,21 +37,33 @@ struct PerfClient: Sendable {
         let connection = try await connect(over: transport)
         let bytes = isUpload ? work.upload : work.download
         let share = bytes / work.streams
-        let result = try await measure(.bytes(share * work.streams, upload: isUpload)) {
-            try await withThrowingTaskGroup(of: Int.self) { group in
+        let gaps = GapMeter()
+        let moves = NetworkMoves(connection: connection, transport: transport, local: local)
+        var result = try await measure(.bytes(share * work.streams, upload: isUpload)) {
+            try await withThrowingTaskGroup(of: Bool.self) { group in
                 for _ in 0..<work.streams {
                     group.addTask {
                         try await PerfProtocol.exchange(
-                            upload: isUpload ? share : 0,
-                            download: isUpload ? 0 : share,
-                            over: connection
-                        )
+                            upload: isUpload ? share : 0, download: isUpload ? 0 : share, over: connection,
+                            progress: { gaps.arrived() })
+                        return true
                     }
                 }
-                try await group.waitForAll()
+                if let disturbance = work.disturbance {
+                    group.addTask {
+                        try await moves.run(disturbance.kind, every: disturbance.interval)
+                        return false
+                    }
+                }
+                var streams = 0
+                while streams < work.streams, let isStream = try await group.next() { streams += isStream ? 1 : 0 }
+                group.cancelAll()
             }
         }
+        if !isUpload { result.largestGap = gaps.largest }
+        result.disturbances = moves.count
         await connection.close(errorCode: 0, reason: "")
+        await moves.close()
         await transport.close()
         return result
     }
@@ -134,6 +83,59 @@ struct PerfClient: Sendable {
                 try await group.waitForAll()
             }
         }
+        await transport.close()
+        return result
+    }
+
+    /// Request after request on each of several connections.
+    private func requests() async throws -> PerfResult {
+        let transport = try await Transport.bind(to: local, on: eventLoop)
+        var connections: [Connection] = []
+        for _ in 0..<work.connections { connections.append(try await connect(over: transport)) }
+        let share = max(work.requests / work.connections, 1)
+        let times = Mutex<[Duration]>([])
+        let opened = connections
+        var result = try await measure(.requests(share * work.connections, connections: work.connections)) {
+            try await withThrowingTaskGroup(of: [Duration].self) { group in
+                for connection in opened {
+                    group.addTask {
+                        var latencies: [Duration] = []
+                        latencies.reserveCapacity(share)
+                        for _ in 0..<share {
+                            let start = ContinuousClock.now
+                            try await PerfProtocol.exchange(upload: 0, download: 1_024, over: connection)
+                            latencies.append(ContinuousClock.now - start)
+                        }
+                        return latencies
+                    }
+                }
+                for try await latencies in group { times.withLock { $0 += latencies } }
+            }
+        }
+        result.latencies = times.withLock { $0.sorted() }
+        for connection in connections { await connection.close(errorCode: 0, reason: "") }
+        await transport.close()
+        return result
+    }
+
+    /// Connections that do nothing: what they cost in memory is measured from outside meanwhile.
+    private func idle() async throws -> PerfResult {
+        let transport = try await Transport.bind(to: local, on: eventLoop)
+        let connections = try await withThrowingTaskGroup(of: Connection.self) { group in
+            var connections: [Connection] = []
+            for index in 0..<work.idle {
+                if index >= work.concurrency, let connection = try await group.next() { connections.append(connection) }
+                group.addTask { try await connect(over: transport) }
+            }
+            for try await connection in group { connections.append(connection) }
+            return connections
+        }
+        StandardOutput.line("\(connections.count) connections are open")
+        let result = try await measure(.idle(connections.count)) { try await Task.sleep(for: work.hold) }
+        if let closed = connections.first(where: { $0.closeReason != nil }) {
+            throw CommandError("a connection did not stay: \(closed.closeReason.map { "\($0)" } ?? "")")
+        }
+        for connection in connections { await connection.close(errorCode: 0, reason: "") }
         await transport.close()
         return result
     }

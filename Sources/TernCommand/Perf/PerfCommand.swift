@@ -35,6 +35,27 @@ struct PerfOptions: ParsableArguments {
     @Option(help: "Handshakes under way at once.")
     var concurrency = 8
 
+    @Option(help: ArgumentHelp("Requests with answers of 1 KB, each on a new stream.", valueName: "count"))
+    var requests: Int?
+
+    @Option(help: "Connections that share the requests.")
+    var connections = 1
+
+    @Option(help: ArgumentHelp("Connections to open and leave alone.", valueName: "count"))
+    var idle: Int?
+
+    @Option(help: "How long idle connections are left alone.")
+    var hold = DurationArgument(.seconds(10))
+
+    @Option(help: ArgumentHelp("In a transfer: gives the client's socket a new port each time.", valueName: "interval"))
+    var rebindEvery: DurationArgument?
+
+    @Option(help: ArgumentHelp("In a transfer: switches to another path each time.", valueName: "interval"))
+    var switchEvery: DurationArgument?
+
+    @Option(help: ArgumentHelp("The groups offered: x25519, p256, x25519mlkem768.", valueName: "groups"))
+    var keyExchange: String?
+
     @Option(help: ArgumentHelp("Bytes of UDP payload in a datagram, at most.", valueName: "bytes"))
     var datagramSize = 1_452
 
@@ -48,6 +69,23 @@ struct PerfOptions: ParsableArguments {
             throw ValidationError("--datagram-size takes 1200 to 65000")
         }
         if let handshakes, handshakes < 1 { throw ValidationError("--handshakes takes 1 or more") }
+        if let requests, requests < 1 { throw ValidationError("--requests takes 1 or more") }
+        guard (1...10_000).contains(connections) else { throw ValidationError("--connections takes 1 to 10000") }
+        if let idle, !(1...100_000).contains(idle) { throw ValidationError("--idle takes 1 to 100000") }
+        if rebindEvery != nil, switchEvery != nil { throw ValidationError("--rebind-every or --switch-every, not both") }
+        _ = try curves()
+    }
+
+    /// The TLS groups that `--key-exchange` names; nil for the usual ones.
+    func curves() throws -> [NIOTLSCurve]? {
+        try keyExchange?.lowercased().split(separator: ",").map { name in
+            switch name {
+            case "x25519": .x25519
+            case "p256": .secp256r1
+            case "x25519mlkem768": .x25519_MLKEM768
+            default: throw ValidationError("--key-exchange knows x25519, p256 and x25519mlkem768, not “\(name)”")
+            }
+        }
     }
 
     var connectionConfiguration: ConnectionConfiguration {
@@ -58,15 +96,22 @@ struct PerfOptions: ParsableArguments {
 
     /// 1 GiB of download when nothing is asked for.
     var work: PerfWork {
-        let asksForNothing = download == nil && upload == nil && handshakes == nil
-        return PerfWork(
-            upload: upload?.bytes ?? 0,
-            download: download?.bytes ?? (asksForNothing ? 1 << 30 : 0),
-            streams: streams,
-            handshakes: handshakes ?? 0,
-            concurrency: concurrency,
-            configuration: connectionConfiguration
-        )
+        let asksForNothing =
+            download == nil && upload == nil && handshakes == nil && requests == nil && idle == nil
+        var work = PerfWork()
+        work.upload = upload?.bytes ?? 0
+        work.download = download?.bytes ?? (asksForNothing ? 1 << 30 : 0)
+        work.streams = streams
+        work.handshakes = handshakes ?? 0
+        work.concurrency = concurrency
+        work.requests = requests ?? 0
+        work.connections = connections
+        work.idle = idle ?? 0
+        work.hold = hold.duration
+        if let rebindEvery { work.disturbance = (.rebinding, rebindEvery.duration) }
+        if let switchEvery { work.disturbance = (.switching, switchEvery.duration) }
+        work.configuration = connectionConfiguration
+        return work
     }
 
     func show(_ results: [PerfResult]) {
@@ -90,7 +135,8 @@ struct PerfLoopbackCommand: AsyncParsableCommand {
 
     func run() async throws {
         let (serverLoop, clientLoop) = (Self.makeEventLoop(), Self.makeEventLoop())
-        let tls = try Certificates.throwAwayPair(hosts: ["127.0.0.1"])
+        var tls = try Certificates.throwAwayPair(hosts: ["127.0.0.1"])
+        if let curves = try options.curves() { tls.client.curves = curves }
         let transport = try await Transport.bind(to: "127.0.0.1:0", on: serverLoop)
         let listener = try await transport.listen(
             tls: tls.server,
@@ -209,11 +255,13 @@ struct PerfGetCommand: AsyncParsableCommand {
 
     func run() async throws {
         let remote = try server.resolved()
+        var tls = try Certificates.client(insecure: insecure, authorities: authorities)
+        if let curves = try options.curves() { tls.curves = curves }
         let client = PerfClient(
             eventLoop: MultiThreadedEventLoopGroup(numberOfThreads: 1).next(),
             server: server.description,
             local: remote.protocol == .inet6 ? "[::]:0" : "0.0.0.0:0",
-            tls: try Certificates.client(insecure: insecure, authorities: authorities),
+            tls: tls,
             work: options.work,
             cpuTimes: { [("client", CPUTime.ofProcess())] }
         )
