@@ -11,6 +11,7 @@
 #include <CNIOBoringSSL_hkdf.h>
 #include <CNIOBoringSSL_hmac.h>
 #include <CNIOBoringSSL_mem.h>
+#include <CNIOBoringSSL_rand.h>
 #include <CNIOBoringSSL_sha2.h>
 #include <string.h>
 
@@ -209,6 +210,11 @@ void tern_sha256_finish(tern_sha256 *state, uint8_t *out) {
     SHA256_CTX context;
     memcpy(&context, state->opaque, sizeof(context));
     SHA256_Final(out, &context);
+}
+
+void tern_random(void *bytes, size_t length) {
+    // Never fails: it ends the process rather than return what could be guessed.
+    RAND_bytes(bytes, length);
 }
 
 int tern_equal(const uint8_t *a, const uint8_t *b, size_t length) {

@@ -78,6 +78,9 @@ void tern_sha256_update(tern_sha256 *state, const uint8_t *_Nullable data, size_
 /// Writes 32 bytes.
 void tern_sha256_finish(tern_sha256 *state, uint8_t *out);
 
+/// Random bytes that nobody guesses.
+void tern_random(void *bytes, size_t length);
+
 /// Whether two runs of bytes are equal, in a time that does not depend on where they differ.
 int tern_equal(const uint8_t *a, const uint8_t *b, size_t length);
 /// Overwrites secrets in a way that is not optimised out.

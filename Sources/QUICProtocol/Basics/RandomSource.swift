@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import CTernCrypto
+
 /// Where the engine gets its randomness: the system's generator, or a seeded one that makes a run repeatable.
 ///
 /// Connection IDs, reset tokens and path challenges must not be guessed, so only tests and simulations may use `seeded`.
@@ -11,8 +13,10 @@ public enum RandomSource: RandomNumberGenerator, Sendable {
     public mutating func next() -> UInt64 {
         switch self {
         case .system:
-            var generator = SystemRandomNumberGenerator()
-            return generator.next()
+            // A generator of this process that the system seeds: asking the system each time is a system call each time.
+            var word: UInt64 = 0
+            tern_random(&word, MemoryLayout<UInt64>.size)
+            return word
         case .seeded(let state):
             let advanced = state &+ 0x9e37_79b9_7f4a_7c15
             self = .seeded(advanced)

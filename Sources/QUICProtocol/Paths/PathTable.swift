@@ -40,12 +40,15 @@ struct PathTable: ~Copyable {
 
     func index(of id: PathID) -> Int? {
         if paths[activeIndex].id == id { return activeIndex }
-        return paths.firstIndex { $0.id == id }
+        // By index: a closure would be handed a copy of each path.
+        for index in paths.indices where paths[index].id == id { return index }
+        return nil
     }
 
     func index(of tuple: FourTuple) -> Int? {
         if paths[activeIndex].tuple == tuple { return activeIndex }
-        return paths.firstIndex { $0.tuple == tuple }
+        for index in paths.indices where paths[index].tuple == tuple { return index }
+        return nil
     }
 
     /// Whether there was a path of this ID, open or closed.

@@ -34,17 +34,19 @@ struct PerfClient: Sendable {
 
     private func transfer(isUpload: Bool) async throws -> PerfResult {
         let transport = try await Transport.bind(to: local, on: eventLoop)
-        let connection = try await connect(over: transport)
+        let connections = try await open(work.connections, over: transport)
         let bytes = isUpload ? work.upload : work.download
-        let share = bytes / work.streams
+        let streams = work.streams * connections.count
+        let share = bytes / streams
         let gaps = GapMeter()
-        let moves = NetworkMoves(connection: connection, transport: transport, local: local)
-        var result = try await measure(.bytes(share * work.streams, upload: isUpload)) {
+        let moves = NetworkMoves(connection: connections[0], transport: transport, local: local)
+        var result = try await measure(.bytes(share * streams, upload: isUpload)) {
             try await withThrowingTaskGroup(of: Bool.self) { group in
-                for _ in 0..<work.streams {
+                for index in 0..<streams {
                     group.addTask {
                         try await PerfProtocol.exchange(
-                            upload: isUpload ? share : 0, download: isUpload ? 0 : share, over: connection,
+                            upload: isUpload ? share : 0, download: isUpload ? 0 : share,
+                            over: connections[index % connections.count],
                             progress: { gaps.arrived() })
                         return true
                     }
@@ -55,14 +57,14 @@ struct PerfClient: Sendable {
                         return false
                     }
                 }
-                var streams = 0
-                while streams < work.streams, let isStream = try await group.next() { streams += isStream ? 1 : 0 }
+                var finished = 0
+                while finished < streams, let isStream = try await group.next() { finished += isStream ? 1 : 0 }
                 group.cancelAll()
             }
         }
-        if !isUpload { result.largestGap = gaps.largest }
+        if !isUpload, connections.count == 1 { result.largestGap = gaps.largest }
         result.disturbances = moves.count
-        await connection.close(errorCode: 0, reason: "")
+        for connection in connections { await connection.close(errorCode: 0, reason: "") }
         await moves.close()
         await transport.close()
         return result
@@ -90,14 +92,12 @@ struct PerfClient: Sendable {
     /// Request after request on each of several connections.
     private func requests() async throws -> PerfResult {
         let transport = try await Transport.bind(to: local, on: eventLoop)
-        var connections: [Connection] = []
-        for _ in 0..<work.connections { connections.append(try await connect(over: transport)) }
+        let connections = try await open(work.connections, over: transport)
         let share = max(work.requests / work.connections, 1)
         let times = Mutex<[Duration]>([])
-        let opened = connections
         var result = try await measure(.requests(share * work.connections, connections: work.connections)) {
             try await withThrowingTaskGroup(of: [Duration].self) { group in
-                for connection in opened {
+                for connection in connections {
                     group.addTask {
                         var latencies: [Duration] = []
                         latencies.reserveCapacity(share)
@@ -121,15 +121,7 @@ struct PerfClient: Sendable {
     /// Connections that do nothing: what they cost in memory is measured from outside meanwhile.
     private func idle() async throws -> PerfResult {
         let transport = try await Transport.bind(to: local, on: eventLoop)
-        let connections = try await withThrowingTaskGroup(of: Connection.self) { group in
-            var connections: [Connection] = []
-            for index in 0..<work.idle {
-                if index >= work.concurrency, let connection = try await group.next() { connections.append(connection) }
-                group.addTask { try await connect(over: transport) }
-            }
-            for try await connection in group { connections.append(connection) }
-            return connections
-        }
+        let connections = try await open(work.idle, over: transport)
         StandardOutput.line("\(connections.count) connections are open")
         let result = try await measure(.idle(connections.count)) { try await Task.sleep(for: work.hold) }
         if let closed = connections.first(where: { $0.closeReason != nil }) {
@@ -138,6 +130,19 @@ struct PerfClient: Sendable {
         for connection in connections { await connection.close(errorCode: 0, reason: "") }
         await transport.close()
         return result
+    }
+
+    /// Opens so many connections, a few at once, all over one socket.
+    private func open(_ count: Int, over transport: Transport) async throws -> [Connection] {
+        try await withThrowingTaskGroup(of: Connection.self) { group in
+            var connections: [Connection] = []
+            for index in 0..<count {
+                if index >= work.concurrency, let connection = try await group.next() { connections.append(connection) }
+                group.addTask { try await connect(over: transport) }
+            }
+            for try await connection in group { connections.append(connection) }
+            return connections
+        }
     }
 
     private func connect(over transport: Transport) async throws -> Connection {

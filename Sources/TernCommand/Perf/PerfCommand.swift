@@ -29,7 +29,7 @@ struct PerfOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Handshakes to make, each a new connection.", valueName: "count"))
     var handshakes: Int?
 
-    @Option(help: "Streams that share the bytes.")
+    @Option(help: "Streams a connection that share the bytes.")
     var streams = 1
 
     @Option(help: "Handshakes under way at once.")
@@ -38,7 +38,7 @@ struct PerfOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Requests with answers of 1 KB, each on a new stream.", valueName: "count"))
     var requests: Int?
 
-    @Option(help: "Connections that share the requests.")
+    @Option(help: "Connections that share the bytes or the requests.")
     var connections = 1
 
     @Option(help: ArgumentHelp("Connections to open and leave alone.", valueName: "count"))

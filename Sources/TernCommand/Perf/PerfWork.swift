@@ -11,8 +11,9 @@ struct PerfWork: Sendable {
     var handshakes = 0
     /// Handshakes under way at once.
     var concurrency = 8
-    /// Exchanges of 1 KB in all, one after the other on each of `connections`.
+    /// Exchanges of 1 KB in all, one after the other on each connection.
     var requests = 0
+    /// Connections that share the bytes or the requests.
     var connections = 1
     /// Connections to open and leave alone for `hold`.
     var idle = 0
