@@ -13,5 +13,10 @@ let package = Package(
             name: "EngineBenchmark",
             dependencies: ["CAllocationCounter", .product(name: "QUICProtocol", package: "tern")]
         ),
+        // Looks into the engine's rooms: built with `-Xswiftc -enable-testing`.
+        .executableTarget(
+            name: "MicroBenchmarks",
+            dependencies: ["CAllocationCounter", .product(name: "QUICProtocol", package: "tern")]
+        ),
     ]
 )

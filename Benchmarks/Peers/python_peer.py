@@ -4,8 +4,8 @@
     python_peer.py STACK serve --listen HOST:PORT --cert FILE --key FILE
     python_peer.py STACK get HOST:PORT --cacert FILE [--download BYTES] [--upload BYTES]
 
-aioquic is Python throughout; qh3 has its packets and TLS in Rust; aiopquic is picoquic, in C on a thread of its own, with
-only its events in Python. The three have the same API but for a few corners, which are here.
+aioquic is Python throughout; qh3 has its packets and TLS in Rust; aiopquic is picoquic, in C on a thread of its own,
+with only its events in Python. The three have the same API but for a few corners, which are here.
 
 The protocol (ALPN perf): the client opens a bidirectional stream, sends the number of bytes it wants as a big-endian
 integer of 8 bytes, may then upload, and ends its side; the server then answers that many bytes and its end.
@@ -88,7 +88,8 @@ class Stack:
                     request += bytes(data[: 8 - len(request)])
                     self.requests[stream] = request
                 if is_end:
-                    task = asyncio.ensure_future(self.send(stream, b"", int.from_bytes(self.requests.pop(stream), "big")))
+                    wanted = int.from_bytes(self.requests.pop(stream), "big")
+                    task = asyncio.ensure_future(self.send(stream, b"", wanted))
                     self.tasks.add(task)
                     task.add_done_callback(self.tasks.discard)
 

@@ -35,8 +35,9 @@ final class NetworkMoves: Sendable {
                 case .rebinding: try await transport.rebind()
                 case .switching: try await paths[(count + 1) % 2].switch()
                 }
-            } catch where Task.isCancelled || connection.closeReason != nil {
-                return
+            } catch {
+                if Task.isCancelled || connection.closeReason != nil { return }
+                throw error
             }
             state.withLock { $0.count += 1 }
         }

@@ -72,7 +72,9 @@ struct PerfOptions: ParsableArguments {
         if let requests, requests < 1 { throw ValidationError("--requests takes 1 or more") }
         guard (1...10_000).contains(connections) else { throw ValidationError("--connections takes 1 to 10000") }
         if let idle, !(1...100_000).contains(idle) { throw ValidationError("--idle takes 1 to 100000") }
-        if rebindEvery != nil, switchEvery != nil { throw ValidationError("--rebind-every or --switch-every, not both") }
+        if rebindEvery != nil, switchEvery != nil {
+            throw ValidationError("--rebind-every or --switch-every, not both")
+        }
         _ = try curves()
     }
 

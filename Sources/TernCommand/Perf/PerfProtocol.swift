@@ -19,17 +19,21 @@ enum PerfProtocol {
 
     /// Answers every stream of a connection, until that ends.
     static func serve(_ connection: Connection) async {
-        for await stream in connection.incomingStreams {
-            // Not in a group: one for each of 10,000 connections that do nothing would be a good part of their memory. The
-            // task ends with the connection, as all calls on its streams throw then.
-            Task {
-                do {
-                    try await answer(stream)
-                } catch {
-                    try? await stream.reset(errorCode: ErrorCode.failed)
-                    try? await stream.stopReading(errorCode: ErrorCode.failed)
-                }
-            }
+        var streams = connection.incomingStreams.makeAsyncIterator()
+        // The group, which takes memory, is not for connections that do nothing.
+        guard let first = await streams.next() else { return }
+        await withDiscardingTaskGroup { group in
+            group.addTask { await answerOrReset(first) }
+            while let stream = await streams.next() { group.addTask { await answerOrReset(stream) } }
+        }
+    }
+
+    private static func answerOrReset(_ stream: Tern.Stream) async {
+        do {
+            try await answer(stream)
+        } catch {
+            try? await stream.reset(errorCode: ErrorCode.failed)
+            try? await stream.stopReading(errorCode: ErrorCode.failed)
         }
     }
 

@@ -15,8 +15,8 @@ use crate::configuration::Tuning;
 use crate::server::{drain, write_zeros, zeros};
 use crate::{cpu_time, Failure, CHUNK_SIZE};
 
-/// Bytes of a request, the wanted size in it, and of its response.
-const MESSAGE_SIZE: u64 = 1024;
+/// Bytes of the answer to a request, which itself has 8.
+const ANSWER_SIZE: u64 = 1024;
 
 #[derive(Clone, Copy)]
 pub struct Work {
@@ -25,9 +25,8 @@ pub struct Work {
     pub handshakes: usize,
     /// Handshakes under way at once.
     pub concurrency: usize,
-    /// Over all connections together.
     pub requests: usize,
-    /// Each has one request under way.
+    /// Connections that share the bytes or the requests, each with one stream at a time.
     pub connections: usize,
 }
 
@@ -52,9 +51,15 @@ impl Stopwatch {
     }
 }
 
-pub async fn get(server: SocketAddr, authority: &Path, work: Work, tuning: Tuning) -> Result<(), Failure> {
+pub async fn get(
+    server: SocketAddr,
+    authority: &Path,
+    key_exchange: &str,
+    work: Work,
+    tuning: Tuning,
+) -> Result<(), Failure> {
     let mut endpoint = tuning.bind(SocketAddr::new(server.ip(), 0), None)?;
-    endpoint.set_default_client_config(tuning.client(authority)?);
+    endpoint.set_default_client_config(tuning.client(authority, key_exchange)?);
     // A task, because the runtime's own threads are better at this than the main one, which may only block.
     let results = tokio::spawn(async move {
         let mut results = Vec::new();
@@ -62,10 +67,10 @@ pub async fn get(server: SocketAddr, authority: &Path, work: Work, tuning: Tunin
             results.push(handshakes(&endpoint, server, work).await?);
         }
         if work.download > 0 {
-            results.push(transfer(&endpoint, server, work.download, false).await?);
+            results.push(transfer(&endpoint, server, work, false).await?);
         }
         if work.upload > 0 {
-            results.push(transfer(&endpoint, server, work.upload, true).await?);
+            results.push(transfer(&endpoint, server, work, true).await?);
         }
         if work.requests > 0 {
             results.push(requests(&endpoint, server, work).await?);
@@ -85,6 +90,7 @@ async fn connect(endpoint: &Endpoint, server: SocketAddr) -> Result<Connection, 
 
 async fn exchange(connection: &Connection, upload: u64, download: u64) -> Result<(), Failure> {
     let (mut send, mut receive) = connection.open_bi().await?;
+    // In one call with the first of what is uploaded, so that they can share a packet.
     let first = upload.min(CHUNK_SIZE as u64);
     let mut beginning = [Bytes::copy_from_slice(&download.to_be_bytes()), zeros(first)];
     send.write_all_chunks(&mut beginning).await?;
@@ -98,12 +104,31 @@ async fn exchange(connection: &Connection, upload: u64, download: u64) -> Result
     Ok(())
 }
 
-async fn transfer(endpoint: &Endpoint, server: SocketAddr, bytes: u64, is_upload: bool) -> Result<String, Failure> {
-    let connection = connect(endpoint, server).await?;
+async fn connect_all(endpoint: &Endpoint, server: SocketAddr, count: usize) -> Result<Vec<Connection>, Failure> {
+    let mut connections = Vec::new();
+    for _ in 0..count {
+        connections.push(connect(endpoint, server).await?);
+    }
+    Ok(connections)
+}
+
+async fn transfer(endpoint: &Endpoint, server: SocketAddr, work: Work, is_upload: bool) -> Result<String, Failure> {
+    let connections = connect_all(endpoint, server, work.connections).await?;
+    let share = (if is_upload { work.upload } else { work.download }) / work.connections as u64;
+    let bytes = share * work.connections as u64;
+    let (upload, download) = if is_upload { (share, 0) } else { (0, share) };
     let stopwatch = Stopwatch::start();
-    exchange(&connection, if is_upload { bytes } else { 0 }, if is_upload { 0 } else { bytes }).await?;
+    let mut tasks = Vec::new();
+    for connection in connections.iter().cloned() {
+        tasks.push(tokio::spawn(async move { exchange(&connection, upload, download).await }));
+    }
+    for task in tasks {
+        task.await??;
+    }
     let cost = stopwatch.stop();
-    connection.close(0u32.into(), b"");
+    for connection in connections {
+        connection.close(0u32.into(), b"");
+    }
     Ok(format!(
         "{{\"test\":\"{}\",\"bytes\":{bytes},\"gigabitsPerSecond\":{:.4},\"seconds\":{:.6},\
          \"cpuSecondsPerGB\":{{\"client\":{:.5}}}}}",
@@ -145,26 +170,22 @@ async fn handshakes(endpoint: &Endpoint, server: SocketAddr, work: Work) -> Resu
 
 /// One request after the other on every connection, each on a stream of its own.
 async fn requests(endpoint: &Endpoint, server: SocketAddr, work: Work) -> Result<String, Failure> {
-    let mut connections = Vec::new();
-    for _ in 0..work.connections {
-        connections.push(connect(endpoint, server).await?);
-    }
-    let begun = Arc::new(AtomicUsize::new(0));
+    let connections = connect_all(endpoint, server, work.connections).await?;
+    let share = (work.requests / work.connections).max(1);
     let stopwatch = Stopwatch::start();
     let mut tasks = Vec::new();
     for connection in connections.iter().cloned() {
-        let begun = begun.clone();
         tasks.push(tokio::spawn(async move {
-            let mut latencies = Vec::new();
-            while begun.fetch_add(1, Ordering::Relaxed) < work.requests {
+            let mut latencies = Vec::with_capacity(share);
+            for _ in 0..share {
                 let start = Instant::now();
-                exchange(&connection, MESSAGE_SIZE - 8, MESSAGE_SIZE).await?;
+                exchange(&connection, 0, ANSWER_SIZE).await?;
                 latencies.push(start.elapsed());
             }
             Ok::<_, Failure>(latencies)
         }));
     }
-    let mut latencies = Vec::with_capacity(work.requests);
+    let mut latencies = Vec::new();
     for task in tasks {
         latencies.extend(task.await??);
     }
@@ -173,17 +194,17 @@ async fn requests(endpoint: &Endpoint, server: SocketAddr, work: Work) -> Result
         connection.close(0u32.into(), b"");
     }
     latencies.sort_unstable();
-    let percentile = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
-    let count = work.requests as f64;
+    let percentile =
+        |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)].as_secs_f64();
+    let count = latencies.len();
     Ok(format!(
-        "{{\"test\":\"requests\",\"requests\":{},\"connections\":{},\"requestsPerSecond\":{:.1},\"seconds\":{:.6},\
-         \"latencyMicroseconds\":{{\"p50\":{:.1},\"p99\":{:.1}}},\"cpuSecondsPerRequest\":{{\"client\":{:.8}}}}}",
-        work.requests,
+        "{{\"test\":\"requests\",\"requests\":{count},\"connections\":{},\"requestsPerSecond\":{:.1},\
+         \"p50Seconds\":{:.9},\"p99Seconds\":{:.9},\"seconds\":{:.6},\"cpuSecondsPerRequest\":{{\"client\":{:.8}}}}}",
         work.connections,
-        count / cost.seconds,
+        count as f64 / cost.seconds,
+        percentile(50),
+        percentile(99),
         cost.seconds,
-        percentile(0.5),
-        percentile(0.99),
-        cost.cpu / count
+        cost.cpu / count as f64
     ))
 }
