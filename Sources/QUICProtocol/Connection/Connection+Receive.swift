@@ -33,7 +33,7 @@ extension QUICConnection {
     ) {
         repeat {
             let end = min(offset + max(segmentSize, 1), datagrams.byteCount)
-            var datagram = datagrams.extracting(offset..<end)
+            var datagram = datagrams._mutatingExtracting(offset..<end)
             receive(&datagram, on: tuple, ecn: ecn, now: now)
             offset = end
         } while offset < datagrams.byteCount && ShortHeader.begins(datagrams.bytes, at: offset, destination: id)

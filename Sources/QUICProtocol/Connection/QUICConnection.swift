@@ -158,7 +158,7 @@ struct PacketNumberSpaces: ~Copyable {
     private var probeCounts = SIMD4<Int>(repeating: 0)
 
     init() {
-        spaces = UniqueArray(capacity: PacketNumberSpaceID.allCases.count)
+        spaces = UniqueArray(minimumCapacity: PacketNumberSpaceID.allCases.count)
         for id in [PacketNumberSpaceID.application, .handshake, .initial] { spaces.append(PacketNumberSpace(id: id)) }
     }
 
@@ -208,7 +208,7 @@ struct CryptoStreams: ~Copyable {
     private var streams: UniqueArray<CryptoStream>
 
     init() {
-        streams = UniqueArray(capacity: PacketNumberSpaceID.allCases.count)
+        streams = UniqueArray(minimumCapacity: PacketNumberSpaceID.allCases.count)
         for _ in PacketNumberSpaceID.allCases { streams.append(CryptoStream()) }
     }
 

@@ -114,13 +114,13 @@ public final class QUICEndpoint {
                 box.connection.receive(
                     &datagrams, from: &offset, segmentSize: segmentSize, for: short.dcid, on: tuple, ecn: ecn, now: now)
             } else {
-                var datagram = datagrams.extracting(start..<offset)
+                var datagram = datagrams._mutatingExtracting(start..<offset)
                 box.connection.receive(&datagram, on: tuple, ecn: ecn, now: now)
             }
             update(handle)
             return .connection(handle)
         }
-        var datagram = datagrams.extracting(start..<offset)
+        var datagram = datagrams._mutatingExtracting(start..<offset)
         switch header {
         case .short(let short):
             return receiveUnknown(short, datagram: datagram, tuple: tuple, now: now)
