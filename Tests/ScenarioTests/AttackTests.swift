@@ -184,6 +184,34 @@ struct AttackTests {
         }
     }
 
+    @Test(
+        "copies raced ahead under addresses of other scopes and reflectors' ports get no answer and move nothing (M41)")
+    func forbiddenSources() async {
+        let sources = [
+            NetworkAddress(127, 0, 0, 1, port: 50_000), NetworkAddress(169, 254, 1, 1, port: 50_000),
+            NetworkAddress(224, 0, 0, 251, port: 50_000), NetworkAddress(0, 0, 0, 0, port: 50_000),
+            Self.attacker.withPort(53), Self.attacker.withPort(1_900),
+        ]
+        await check(
+            { _ in
+                var scenario = Self.victim("forbidden sources")
+                scenario.script = { testbed in
+                    testbed.network.addTap { datagram in
+                        testbed.expect(
+                            !sources.contains(datagram.destination), "the server sent to \(datagram.destination)")
+                        return .pass
+                    }
+                    Self.tapClient(testbed) { datagram in
+                        var copy = datagram
+                        copy.source = sources[testbed.random.integer(in: 0...sources.count - 1)]
+                        testbed.network.inject(copy)
+                        return .delay(.milliseconds(2))
+                    }
+                }
+                return scenario
+            }, expecting: Self.nothingMoved)
+    }
+
     @Test("10,000 spoofed sources with valid copies: at most 8 paths, and the transfer completes (M40)")
     func spoofedSources() async {
         await check(atMost: 2) { _ in

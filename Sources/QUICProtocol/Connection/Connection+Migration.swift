@@ -1,5 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
+/// What became of the peer's moves to addresses that were not proved ahead.
+struct PeerMoves {
+    /// Moves in a row whose address was never proved, after which the connection ends: somebody uses it to have us send to
+    /// others (M41).
+    static let maximumFailed = 5
+
+    /// The path that the peer was followed to last, until its validation succeeds or fails.
+    var unproved: PathID?
+    /// Moves in a row that failed.
+    var failed = 0
+}
+
 /// Following a peer that moves, and proving paths (RFC 9000, sections 8.2 and 9; `M10` to `M18`).
 extension QUICConnection {
     /// The path that an authenticated packet came on, which is made if it is new.
@@ -12,6 +24,7 @@ extension QUICConnection {
             paths[index].tuple = arrival.tuple
             return index
         }
+        guard mayFollowPeer(to: arrival.tuple.remote) else { return nil }
         if paths.isFull {
             guard let index = paths.indexToEvict() else { return nil }
             removePath(at: index)
@@ -23,6 +36,18 @@ extension QUICConnection {
         paths[index].amplification.datagramReceived(arrival.datagramSize)
         events.append(.path(.added(paths[index].id)))
         return index
+    }
+
+    /// Whether the peer may be answered at an address that it was not heard from before (M41).
+    private func mayFollowPeer(to address: NetworkAddress) -> Bool {
+        if AddressPolicy.refusal(of: address, knownAs: paths.active.tuple.remote) == nil { return true }
+        for index in 0..<paths.count
+        where paths[index].isValidated
+            && AddressPolicy.refusal(of: address, knownAs: paths[index].tuple.remote) == nil
+        {
+            return true
+        }
+        return false
     }
 
     /// A packet was taken in on a path: the peer may have moved there.
@@ -86,6 +111,7 @@ extension QUICConnection {
         statistics.peerMoves += 1
         events.append(.path(.peerMoved(from: old.id, to: paths[index].id, isPortOnly ? .portOnly : .address)))
         activate(index, reason: .peerMoved)
+        moves.unproved = paths.active.isValidated ? nil : paths.activeID
         proveActivePath(now: now)
         // An attacker may have raced a copied packet ahead: whoever is at the old address can then answer (M14, section 9.3.3).
         if old.isValidated, !old.validator.isRunning, handshake.isComplete {
@@ -161,6 +187,7 @@ extension QUICConnection {
         let challenges = paths[index].validator.challengesSent
         let provedSize = paths[index].isProvingSize
         paths[index].validated()
+        if moves.unproved == id { moves = PeerMoves() }
         if !provedSize { events.append(.path(.validated(id, rtt: rtt, challenges: challenges))) }
         if !challenge.isPadded {
             // The address is proved; that the path bears 1,200 bytes is not yet (RFC 9000, section 8.2.1).
@@ -191,6 +218,15 @@ extension QUICConnection {
         events.append(.path(.failed(id, failure)))
         guard role == .server else { return }
         guard index == paths.activeIndex else { return removePath(at: index) }
+        if moves.unproved == id {
+            moves.unproved = nil
+            moves.failed += 1
+            guard moves.failed < PeerMoves.maximumFailed else {
+                return fail(
+                    TransportError(.noViablePath, "the last \(moves.failed) addresses of the peer's did not answer"),
+                    now: now)
+            }
+        }
         guard let fallback = paths.fallback.flatMap({ paths.index(of: $0) }), paths[fallback].state == .validated else {
             return
         }

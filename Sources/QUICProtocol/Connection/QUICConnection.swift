@@ -34,6 +34,7 @@ public struct QUICConnection: ~Copyable {
     var paths: PathTable
     var closing = ClosingState()
     var timers = TimerState()
+    var moves = PeerMoves()
 
     /// How our ACK delays are to be read (RFC 9000, section 18.2).
     let ackDelayExponent: UInt64

@@ -120,6 +120,8 @@ public final class QUICEndpoint {
             update(handle)
             return .connection(handle)
         }
+        // What would be answered without a connection, or with a new one, may come from a forged source (M41).
+        guard !AddressPolicy.isReflectorPort(tuple.remote.port) else { return .dropped }
         var datagram = datagrams._mutatingExtracting(start..<offset)
         switch header {
         case .short(let short):
