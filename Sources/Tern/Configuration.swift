@@ -15,8 +15,9 @@ public struct TransportConfiguration: Sendable {
     public var usesSegmentationOffload = true
     /// Receives datagrams of one sender merged where the kernel can (UDP_GRO).
     public var usesReceiveOffload = true
-    /// Reads that one system call may fill, 1 to 64; each takes 64 KB of address space.
-    public var readsPerCall = 16
+    /// Reads that one system call may fill, 1 to 64; each takes 64 KB of address space. The more are read together, the more
+    /// each connection finds acknowledged at once, and the larger are the batches that it sends then.
+    public var readsPerCall = 64
 
     public init(logger: Logger = Logger(label: "tern")) {
         self.logger = logger
