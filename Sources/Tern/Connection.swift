@@ -24,13 +24,38 @@ public struct Connection: Sendable {
 
     /// Opens a stream for both directions. Waits while the peer allows no more; can be cancelled. The peer learns of the
     /// stream with its first bytes, or its end.
-    public func openStream() async throws -> Stream {
+    nonisolated(nonsending)
+        public func openStream() async throws -> Stream
+    {
         Stream(id: try await driver.openStream(.bidirectional), driver: driver)
     }
 
+    /// Opens a stream for both directions and writes to it, in one call: for requests. Waits as ``openStream()`` does, but not
+    /// for room, as a new stream holds nothing yet.
+    ///
+    /// - Parameters:
+    ///   - bytes: written as by ``Stream/write(_:finishing:)-(ByteBuffer,_)``, without a copy.
+    ///   - finishing: nothing follows; ends our direction.
+    nonisolated(nonsending)
+        public func openStream(writing bytes: ByteBuffer, finishing: Bool = false) async throws -> Stream
+    {
+        Stream(
+            id: try await driver.openStream(.bidirectional, writing: bytes, finishing: finishing), driver: driver)
+    }
+
     /// Opens a stream on which only we write.
-    public func openUnidirectionalStream() async throws -> Stream {
+    nonisolated(nonsending)
+        public func openUnidirectionalStream() async throws -> Stream
+    {
         Stream(id: try await driver.openStream(.unidirectional), driver: driver)
+    }
+
+    /// Opens a stream on which only we write, and writes to it, in one call; see ``openStream(writing:finishing:)``.
+    nonisolated(nonsending)
+        public func openUnidirectionalStream(writing bytes: ByteBuffer, finishing: Bool = false) async throws -> Stream
+    {
+        Stream(
+            id: try await driver.openStream(.unidirectional, writing: bytes, finishing: finishing), driver: driver)
     }
 
     /// The streams that the peer opens, of both directions. How many are open at once is bounded by
@@ -109,7 +134,7 @@ public struct Connection: Sendable {
     ///   - errorCode: of the application's protocol, below 2^62.
     ///   - reason: for people; the peer sees it.
     public func close(errorCode: UInt64 = 0, reason: String = "") async {
-        await driver.worker.eventLoop.run { [driver] in driver.close(errorCode: errorCode, reason: reason) }
+        await driver.worker.run { [driver] in driver.close(errorCode: errorCode, reason: reason) }
     }
 
     /// Waits for the connection's end, by whichever side, and says why it ended.
@@ -141,7 +166,7 @@ extension Connection: CustomStringConvertible {
 
 extension ConnectionDriver {
     fileprivate func end() async -> Result<CloseReason, any Error> {
-        await worker.eventLoop.suspend(
+        await worker.suspend(
             for: CloseReason.self,
             onCancel: { suspension in self.closeWaits.removeAll { $0 === suspension } },
             start: { suspension in
@@ -153,14 +178,14 @@ extension ConnectionDriver {
     fileprivate func subscribe(limit: Int) -> AsyncStream<PathEvent> {
         let (events, continuation) = AsyncStream.makeStream(
             of: PathEvent.self, bufferingPolicy: .bufferingNewest(limit))
-        worker.eventLoop.onLoop {
+        worker.onLoop {
             guard self.closeReason == nil else { return continuation.finish() }
             let number = self.nextSubscriber
             self.nextSubscriber += 1
             self.pathSubscribers[number] = continuation
             continuation.onTermination = { [weak self] _ in
                 guard let self else { return }
-                worker.eventLoop.onLoop { self.pathSubscribers[number] = nil }
+                worker.onLoop { self.pathSubscribers[number] = nil }
             }
         }
         return events

@@ -25,13 +25,13 @@ public final class Listener: Sendable {
     public var connectionTable: [ConnectionTableEntry] {
         get async {
             let worker = transport.worker
-            return await worker.eventLoop.run { [state] in worker.connectionTable(of: state) }
+            return await worker.run { [state] in worker.connectionTable(of: state) }
         }
     }
 
     /// Accepts no more connections. Those that were accepted go on; the transport stays open.
     public func close() async {
-        await transport.worker.eventLoop.run { [state, transport] in transport.stopListening(state) }
+        await transport.worker.run { [state, transport] in transport.stopListening(state) }
     }
 }
 

@@ -10,6 +10,9 @@ internal import Synchronization
 ///
 /// All calls may be made from any task and can be cancelled. On a connection that has ended they throw its `CloseReason`,
 /// else `StreamError` for what happened to the stream, or `CancellationError`.
+///
+/// A call hops to the connection's event loop and back. A task that runs there already, because its actor or its preferred
+/// task executor is that of ``Connection/eventLoop``, is not even suspended where it need not wait.
 public final class Stream: Sendable, Identifiable {
     public let id: StreamID
     let driver: ConnectionDriver
@@ -36,26 +39,36 @@ public final class Stream: Sendable, Identifiable {
     /// all, however many: so large writes cost little, and the memory in use is the limit and one write. Returns before
     /// the peer has the bytes. A cancelled write wrote nothing.
     ///
+    /// - Parameter finishing: nothing follows: ends our direction as ``finish()`` does, in the same call, and where there is room
+    ///   in the same packet. Bytes may then be none.
     /// - Throws: `StreamError.stoppedByPeer` if the peer does not want them, `.finished` after ``finish()``,
     ///   `.notWritable` on a unidirectional stream of the peer's.
-    public func write(_ bytes: ByteBuffer) async throws {
-        guard bytes.readableBytes > 0 else { return }
-        try await driver.write(bytes, to: id)
+    nonisolated(nonsending)
+        public func write(_ bytes: ByteBuffer, finishing: Bool = false) async throws
+    {
+        guard bytes.readableBytes > 0 || finishing else { return }
+        try await driver.write(bytes, finishing: finishing, to: id)
     }
 
-    /// Writes a copy of the bytes; see ``write(_:)-(ByteBuffer)``.
-    public func write(_ bytes: some Collection<UInt8>) async throws {
-        try await write(ByteBuffer(bytes: bytes))
+    /// Writes a copy of the bytes; see ``write(_:finishing:)-(ByteBuffer,_)``.
+    nonisolated(nonsending)
+        public func write(_ bytes: some Collection<UInt8>, finishing: Bool = false) async throws
+    {
+        try await write(ByteBuffer(bytes: bytes), finishing: finishing)
     }
 
     /// Ends our direction after what was written. Does not wait for the peer.
-    public func finish() async throws {
+    nonisolated(nonsending)
+        public func finish() async throws
+    {
         try await driver.finish(id)
     }
 
     /// Abandons our direction: what was not delivered is lost, and the peer's reads throw with the code
     /// (RFC 9000, section 19.4).
-    public func reset(errorCode: UInt64) async throws {
+    nonisolated(nonsending)
+        public func reset(errorCode: UInt64) async throws
+    {
         try await driver.reset(id, code: errorCode)
     }
 
@@ -65,7 +78,9 @@ public final class Stream: Sendable, Identifiable {
     ///
     /// - Throws: `StreamError.resetByPeer` if the peer abandoned the stream; `TernError.concurrentRead` if another task is
     ///   reading from it.
-    public func read(upTo limit: Int = Stream.defaultReadLimit) async throws -> ByteBuffer? {
+    nonisolated(nonsending)
+        public func read(upTo limit: Int = Stream.defaultReadLimit) async throws -> ByteBuffer?
+    {
         var buffer = ByteBuffer()
         return try await read(into: &buffer, upTo: limit) == 0 ? nil : buffer
     }
@@ -74,19 +89,19 @@ public final class Stream: Sendable, Identifiable {
     ///
     /// - Returns: how many bytes were read; 0 at the end.
     @discardableResult
-    public func read(into buffer: inout ByteBuffer, upTo limit: Int = Stream.defaultReadLimit) async throws -> Int {
+    nonisolated(nonsending)
+        public func read(into buffer: inout ByteBuffer, upTo limit: Int = Stream.defaultReadLimit) async throws -> Int
+    {
         guard !hasReadEnd.load(ordering: .relaxed) else { return 0 }
-        // Moved there and back, so that the storage has one owner and is written in place.
-        let lent = buffer
-        buffer = ByteBuffer()
-        let outcome = try await driver.read(id, into: lent, limit: limit)
-        buffer = outcome.buffer
-        if outcome.isFinished { hasReadEnd.store(true, ordering: .relaxed) }
-        return outcome.count
+        let progress = try await driver.read(id, into: &buffer, limit: max(limit, 1))
+        if progress.isFinished { hasReadEnd.store(true, ordering: .relaxed) }
+        return progress.count
     }
 
     /// Tells the peer that we read no more (STOP_SENDING; RFC 9000, section 19.5). What has come is dropped.
-    public func stopReading(errorCode: UInt64) async throws {
+    nonisolated(nonsending)
+        public func stopReading(errorCode: UInt64) async throws
+    {
         try await driver.stopReading(id, code: errorCode)
     }
 
@@ -108,6 +123,9 @@ public final class Stream: Sendable, Identifiable {
             let stream: Stream
 
             public mutating func next() async throws -> ByteBuffer? { try await stream.read() }
+            public mutating func next(isolation actor: isolated (any Actor)?) async throws(any Error) -> ByteBuffer? {
+                try await stream.read()
+            }
         }
     }
 }

@@ -75,7 +75,7 @@ extension Transport {
                 "not permitted to tie the socket to its interface; its source address has to do",
                 metadata: ["interface": "\(socket.device ?? "")", "local": "\(socket.address)"])
         }
-        let sockets = await worker.eventLoop.run {
+        let sockets = await worker.run {
             opened.map { socket in
                 UDPSocket(
                     id: worker.makeTransportID(), descriptor: socket.descriptor, boundAddress: socket.address,
@@ -90,7 +90,7 @@ extension Transport {
                 }.get()
             }
         } catch {
-            await worker.eventLoop.run {
+            await worker.run {
                 for socket in sockets { worker.remove(socket) }
                 // Those that were not added yet.
                 for socket in sockets { socket.close() }

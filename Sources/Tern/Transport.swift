@@ -79,7 +79,7 @@ public final class Transport: Sendable {
         to address: NetworkAddress, serverName: String, context: TLSContext, configuration: ConnectionConfiguration
     ) async throws(TernError) -> Connection {
         let attempt = ConnectAttempt()
-        let result = await eventLoop.suspend(
+        let result = await worker.suspend(
             for: Void.self,
             onCancel: { _ in attempt.driver.withLock { $0 }?.close(errorCode: 0, reason: "") },
             start: { suspension in
@@ -143,7 +143,7 @@ public final class Transport: Sendable {
         let listener = ListenerState(
             configuration: ServerConfiguration(tls: context, connection: configuration),
             connectionConfiguration: configuration, backlog: backlog, logger: self.configuration.logger)
-        let result: Result<Void, TernError> = await eventLoop.run {
+        let result: Result<Void, TernError> = await worker.run {
             let refusal = self.state.withLock { state -> TernError? in
                 if state.isClosed { return .transportClosed }
                 if state.listener != nil { return .alreadyListening }
@@ -174,7 +174,7 @@ public final class Transport: Sendable {
 
     /// Closes the socket. Connections lose the paths over it, and go on over others if they have any.
     public func close() async {
-        await eventLoop.run {
+        await worker.run {
             let listener = self.state.withLock { state in
                 state.isClosed = true
                 return state.listener
@@ -191,7 +191,7 @@ public final class Transport: Sendable {
     ///   chose.
     @_spi(Testing)
     public func rebind() async throws(TernError) {
-        let errno = await eventLoop.run { self.sockets.map { $0.rebindForTesting() }.first { $0 != 0 } }
+        let errno = await worker.run { self.sockets.map { $0.rebindForTesting() }.first { $0 != 0 } }
         if let errno { throw .system(call: "connect(AF_UNSPEC)", errno: errno) }
     }
 

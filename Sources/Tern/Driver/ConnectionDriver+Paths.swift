@@ -34,7 +34,7 @@ extension ConnectionDriver {
         // Waiting for the confirmation counts: the caller's timeout is for all of it.
         try await confirming(timeout: timeout, path: path) { self.confirmation() }
         let rest = Nanoseconds(max(deadline - .now, .zero))
-        return try await worker.eventLoop.suspend(
+        return try await worker.suspend(
             for: ProbeReport.self,
             onCancel: { suspension in self.cancelProbe(of: path, suspension) },
             start: { suspension in
@@ -113,11 +113,11 @@ extension ConnectionDriver {
     private func confirming<R: Sendable>(
         timeout: Duration? = nil, path: PathID? = nil, _ body: @escaping @Sendable () -> Result<R, any Error>
     ) async throws -> R {
-        let first = await worker.eventLoop.run(body)
+        let first = await worker.run(body)
         guard case .failure(let error) = first, (error as? MigrationError) == .handshakeNotConfirmed else {
             return try first.get()
         }
-        try await worker.eventLoop.suspend(
+        try await worker.suspend(
             for: Void.self,
             onCancel: { suspension in self.confirmationWaits.removeAll { $0 === suspension } },
             start: { suspension in
@@ -133,6 +133,6 @@ extension ConnectionDriver {
                 }
             }
         ).get()
-        return try await worker.eventLoop.run(body).get()
+        return try await worker.run(body).get()
     }
 }

@@ -3,50 +3,80 @@
 internal import NIOCore
 
 extension ConnectionDriver {
-    /// Reads what is there, up to `limit` bytes, after what `buffer` holds; waits if nothing is there.
-    func read(_ id: StreamID, into buffer: ByteBuffer, limit: Int) async throws -> ReadOutcome {
-        try await worker.eventLoop.suspend(
-            for: ReadOutcome.self,
+    /// Reads what is there, up to `limit` bytes, after what `buffer` holds; waits if nothing is there. When it throws, the
+    /// buffer is empty.
+    nonisolated(nonsending)
+        func read(_ id: StreamID, into buffer: inout ByteBuffer, limit: Int) async throws -> ReadProgress
+    {
+        // Moved there and back, so that the storage has one owner and is written in place.
+        var lent = buffer
+        buffer = ByteBuffer()
+        if isOnLoop {
+            try Task.checkCancellation()
+            if let result = tryReading(id, into: &lent, limit: limit) {
+                let progress = try result.get()
+                buffer = lent
+                return progress
+            }
+        }
+        let request = ReadRequest(buffer: lent, limit: limit)
+        lent = ByteBuffer()
+        let progress = try await worker.suspend(
+            for: ReadProgress.self,
             onCancel: { suspension in
                 self.updateWaits(of: id) { if $0.reader?.suspension === suspension { $0.reader = nil } }
             },
             start: { suspension in
-                self.read(id, ReadRequest(buffer: buffer, limit: limit, suspension: suspension))
+                if let result = self.tryReading(id, into: &request.buffer, limit: request.limit) {
+                    suspension.resume(result)
+                } else {
+                    self.streamWaits[id, default: StreamWaits()].reader = (request, suspension)
+                }
             }
         ).get()
+        buffer = request.buffer
+        return progress
     }
 
-    private func read(_ id: StreamID, _ request: ReadRequest) {
-        guard streamWaits[id]?.reader == nil else {
-            return request.suspension.resume(throwing: TernError.concurrentRead(id))
+    /// - Returns: nil if the call must wait.
+    private func tryReading(
+        _ id: StreamID, into buffer: inout ByteBuffer, limit: Int
+    ) -> Result<ReadProgress, any Error>? {
+        guard closeReason == nil else { return .failure(reasonForRefusal) }
+        guard streamWaits.isEmpty || streamWaits[id]?.reader == nil else {
+            return .failure(TernError.concurrentRead(id))
         }
-        let isDecided = withConnection { connection, _ in self.tryReading(id, request, &connection) }
-        switch isDecided {
-        case true?: break
-        case false? where closeReason == nil: streamWaits[id, default: StreamWaits()].reader = request
-        case false?, nil: request.suspension.resume(throwing: reasonForRefusal)
+        let result: Result<ReadProgress, any Error>?? = lookAt { connection in
+            self.read(id, into: &buffer, limit: limit, &connection)
         }
+        guard let result else { return .failure(reasonForRefusal) }
+        // The peer may be given credit, or another stream.
+        if result != nil { touchAndSchedule() }
+        return result
     }
 
     func serveReader(of id: StreamID, _ connection: inout QUICConnection) {
-        guard let request = streamWaits[id]?.reader, tryReading(id, request, &connection) else { return }
-        updateWaits(of: id) { if $0.reader === request { $0.reader = nil } }
+        guard let (request, suspension) = streamWaits[id]?.reader,
+            let result = read(id, into: &request.buffer, limit: request.limit, &connection)
+        else { return }
+        updateWaits(of: id) { $0.reader = nil }
+        suspension.resume(result)
     }
 
-    /// - Returns: false if there is nothing to be read yet.
-    private func tryReading(_ id: StreamID, _ request: ReadRequest, _ connection: inout QUICConnection) -> Bool {
-        var count = 0
-        var isFinished = false
-        var failure: StreamError?
-        while count < request.limit, !isFinished, failure == nil {
+    /// - Returns: nil if there is nothing to be read yet.
+    private func read(
+        _ id: StreamID, into buffer: inout ByteBuffer, limit: Int, _ connection: inout QUICConnection
+    ) -> Result<ReadProgress, any Error>? {
+        var progress = ReadProgress()
+        while progress.count < limit, !progress.isFinished {
             let available = connection.readableBytes(id)
             // A reset is left to the next read, so that what came before it is delivered.
-            if available == 0, count > 0 { break }
+            if available == 0, progress.count > 0 { break }
             let result: StreamReadResult
             do throws(StreamError) {
                 if available > 0 {
-                    let wanted = min(available, request.limit - count)
-                    result = try request.buffer.appendFromEngine(wanted) { (space) throws(StreamError) in
+                    let wanted = min(available, limit - progress.count)
+                    result = try buffer.appendFromEngine(wanted) { (space) throws(StreamError) in
                         try connection.read(id, into: space)
                     }
                 } else {
@@ -54,22 +84,14 @@ extension ConnectionDriver {
                     result = try connection.read(id, into: worker.noSpace)
                 }
             } catch {
-                failure = error
-                break
+                if progress.count > 0 { break }
+                return .failure(translated(error))
             }
-            count += result.count
-            isFinished = result.isFinished
+            progress.count += result.count
+            progress.isFinished = result.isFinished
             if result.count == 0 { break }
         }
-        if count > 0 || isFinished {
-            request.succeed(count: count, isFinished: isFinished)
-            return true
-        }
-        if let failure {
-            request.suspension.resume(throwing: translated(failure))
-            return true
-        }
-        return false
+        return progress.count > 0 || progress.isFinished ? .success(progress) : nil
     }
 }
 

@@ -3,6 +3,9 @@
 internal import NIOCore
 
 // Opening, writing, ending. Every function but the async ones runs on the event loop.
+//
+// A task that runs on the event loop already (see `Connection.eventLoop`) is not suspended for what can be decided at once:
+// each call tries that first.
 extension ConnectionDriver {
     /// An ended connection says why it ended rather than that it did (M8).
     func translated(_ error: StreamError) -> any Error {
@@ -11,93 +14,125 @@ extension ConnectionDriver {
 
     // MARK: Opening
 
-    func openStream(_ direction: StreamDirection) async throws -> StreamID {
-        try await worker.eventLoop.suspend(
+    /// - Parameter bytes: what is written to the stream at once, all of it.
+    nonisolated(nonsending)
+        func openStream(
+            _ direction: StreamDirection, writing bytes: ByteBuffer = ByteBuffer(), finishing: Bool = false
+        ) async throws -> StreamID
+    {
+        if isOnLoop {
+            try Task.checkCancellation()
+            if let result = tryOpening(direction, writing: bytes, finishing: finishing) { return try result.get() }
+        }
+        let id = try await worker.suspend(
             for: StreamID.self,
-            onCancel: { suspension in self.openWaits[direction].removeAll { $0 === suspension } },
-            start: { suspension in self.open(direction, suspension) }
+            onCancel: { suspension in self.openWaits[direction].removeAll { $0.suspension === suspension } },
+            start: { suspension in
+                if let result = self.tryOpening(direction, writing: bytes, finishing: finishing) {
+                    suspension.resume(result)
+                } else {
+                    self.openWaits[direction].append(
+                        OpenRequest(bytes: bytes, finishing: finishing, suspension: suspension))
+                }
+            }
         ).get()
+        return id
     }
 
-    private func open(_ direction: StreamDirection, _ suspension: Suspension<StreamID>) {
-        guard closeReason == nil else { return suspension.resume(throwing: reasonForRefusal) }
-        // Those who wait longer come first.
-        guard openWaits[direction].isEmpty else { return openWaits[direction].append(suspension) }
-        let isDecided = withConnection { connection, _ in
-            self.tryOpening(direction, suspension, &connection)
-        }
-        switch isDecided {
-        case true?: break
-        case false?: openWaits[direction].append(suspension)
-        case nil: suspension.resume(throwing: reasonForRefusal)
-        }
-    }
-
-    /// - Returns: false if the peer allows no more streams for now.
+    /// - Returns: nil if the call must wait.
     private func tryOpening(
-        _ direction: StreamDirection, _ suspension: Suspension<StreamID>, _ connection: inout QUICConnection
-    ) -> Bool {
-        do throws(StreamError) {
-            suspension.resume(returning: try connection.openStream(direction))
-        } catch .limitReached {
-            return false
-        } catch {
-            suspension.resume(throwing: translated(error))
+        _ direction: StreamDirection, writing bytes: ByteBuffer, finishing: Bool
+    ) -> Result<StreamID, any Error>? {
+        guard closeReason == nil else { return .failure(reasonForRefusal) }
+        // Those who wait longer come first.
+        guard openWaits[direction].isEmpty else { return nil }
+        let result = withConnection { connection, _ in
+            self.open(direction, writing: bytes, finishing: finishing, &connection)
         }
-        return true
+        return result ?? .failure(reasonForRefusal)
+    }
+
+    /// - Returns: nil if the peer allows no more streams for now.
+    private func open(
+        _ direction: StreamDirection, writing bytes: ByteBuffer, finishing: Bool, _ connection: inout QUICConnection
+    ) -> Result<StreamID, any Error>? {
+        do throws(StreamError) {
+            let id = try connection.openStream(direction)
+            if bytes.readableBytes > 0 || finishing {
+                try connection.write(SharedBytes(bytes), to: id, finish: finishing)
+            }
+            return .success(id)
+        } catch .limitReached {
+            return nil
+        } catch {
+            return .failure(translated(error))
+        }
     }
 
     func serveOpeners(_ direction: StreamDirection, _ connection: inout QUICConnection) {
-        while let suspension = openWaits[direction].first {
-            guard tryOpening(direction, suspension, &connection) else { return }
+        while let request = openWaits[direction].first {
+            let result = open(direction, writing: request.bytes, finishing: request.finishing, &connection)
+            guard let result else { return }
             openWaits[direction].removeFirst()
+            request.suspension.resume(result)
         }
     }
 
     // MARK: Writing
 
-    func write(_ bytes: ByteBuffer, to id: StreamID) async throws {
-        try await worker.eventLoop.suspend(
+    nonisolated(nonsending)
+        func write(_ bytes: ByteBuffer, finishing: Bool, to id: StreamID) async throws
+    {
+        if isOnLoop {
+            try Task.checkCancellation()
+            if let result = tryWriting(bytes, finishing: finishing, to: id) { return try result.get() }
+        }
+        try await worker.suspend(
             for: Void.self,
             onCancel: { suspension in
                 self.updateWaits(of: id) { $0.writers.removeAll { $0.suspension === suspension } }
             },
-            start: { suspension in self.write(WriteRequest(bytes: bytes, suspension: suspension), to: id) }
+            start: { suspension in
+                if let result = self.tryWriting(bytes, finishing: finishing, to: id) {
+                    suspension.resume(result)
+                } else {
+                    self.streamWaits[id, default: StreamWaits()].writers.append(
+                        WriteRequest(bytes: bytes, finishing: finishing, suspension: suspension))
+                }
+            }
         ).get()
     }
 
-    private func write(_ request: WriteRequest, to id: StreamID) {
-        guard closeReason == nil else { return request.suspension.resume(throwing: reasonForRefusal) }
-        guard streamWaits[id]?.writers.isEmpty ?? true else {
-            streamWaits[id]?.writers.append(request)
-            return
+    /// - Returns: nil if the call must wait.
+    private func tryWriting(_ bytes: ByteBuffer, finishing: Bool, to id: StreamID) -> Result<Void, any Error>? {
+        guard closeReason == nil else { return .failure(reasonForRefusal) }
+        guard streamWaits.isEmpty || streamWaits[id]?.writers.isEmpty ?? true else { return nil }
+        let result = withConnection { connection, _ in
+            self.write(bytes, finishing: finishing, to: id, &connection)
         }
-        let isDecided = withConnection { connection, _ in self.tryWriting(request, to: id, &connection) }
-        switch isDecided {
-        case true?: break
-        case false?: streamWaits[id, default: StreamWaits()].writers.append(request)
-        case nil: request.suspension.resume(throwing: reasonForRefusal)
-        }
+        return result ?? .failure(reasonForRefusal)
     }
 
-    /// - Returns: false if the stream holds as much as it should.
-    private func tryWriting(_ request: WriteRequest, to id: StreamID, _ connection: inout QUICConnection) -> Bool {
-        guard connection.sendBuffered(id) < sendBufferLimit else { return false }
+    /// - Returns: nil if the stream holds as much as it should.
+    private func write(
+        _ bytes: ByteBuffer, finishing: Bool, to id: StreamID, _ connection: inout QUICConnection
+    ) -> Result<Void, any Error>? {
+        // The bare end takes no room.
+        guard bytes.readableBytes == 0 || connection.sendBuffered(id) < sendBufferLimit else { return nil }
         do throws(StreamError) {
-            try connection.write(SharedBytes(request.bytes), to: id, finish: false)
-            request.suspension.resume(returning: ())
+            try connection.write(SharedBytes(bytes), to: id, finish: finishing)
+            return .success(())
         } catch {
-            request.suspension.resume(throwing: translated(error))
+            return .failure(translated(error))
         }
-        return true
     }
 
     func serveWriters(of id: StreamID, _ connection: inout QUICConnection) {
         while let request = streamWaits[id]?.writers.first {
-            guard tryWriting(request, to: id, &connection) else { return }
-            updateWaits(of: id) { waits in
-                if waits.writers.first?.suspension === request.suspension { waits.writers.removeFirst() }
-            }
+            let result = write(request.bytes, finishing: request.finishing, to: id, &connection)
+            guard let result else { return }
+            updateWaits(of: id) { $0.writers.removeFirst() }
+            request.suspension.resume(result)
         }
     }
 
@@ -110,20 +145,26 @@ extension ConnectionDriver {
 
     // MARK: Ending
 
-    func finish(_ id: StreamID) async throws {
+    nonisolated(nonsending)
+        func finish(_ id: StreamID) async throws
+    {
         try await decide { connection throws(StreamError) in
-            try connection.write(SharedBytes(copying: EmptyCollection()), to: id, finish: true)
+            try connection.write(SharedBytes(ByteBuffer()), to: id, finish: true)
         }
     }
 
-    func reset(_ id: StreamID, code: UInt64) async throws {
+    nonisolated(nonsending)
+        func reset(_ id: StreamID, code: UInt64) async throws
+    {
         try await decide { connection throws(StreamError) in
             try connection.reset(id, code: code)
             self.failWriters(of: id, StreamError.resetLocally)
         }
     }
 
-    func stopReading(_ id: StreamID, code: UInt64) async throws {
+    nonisolated(nonsending)
+        func stopReading(_ id: StreamID, code: UInt64) async throws
+    {
         try await decide { connection throws(StreamError) in
             try connection.stopSending(id, code: code)
             self.updateWaits(of: id) { waits in
@@ -134,10 +175,12 @@ extension ConnectionDriver {
     }
 
     /// A call that is decided at once, either way.
-    private func decide(
-        _ body: @escaping @Sendable (inout QUICConnection) throws(StreamError) -> Void
-    ) async throws {
-        let result: Result<Void, any Error> = await worker.eventLoop.run {
+    nonisolated(nonsending)
+        private func decide(
+            _ body: @escaping @Sendable (inout QUICConnection) throws(StreamError) -> Void
+        ) async throws
+    {
+        let result: Result<Void, any Error> = await worker.run {
             guard self.closeReason == nil else { return .failure(self.reasonForRefusal) }
             let outcome: Result<Void, any Error>? = self.withConnection { connection, _ in
                 do throws(StreamError) {

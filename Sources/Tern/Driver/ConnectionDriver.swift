@@ -64,20 +64,35 @@ final class ConnectionDriver: @unchecked Sendable {
 
     // MARK: Calls from the application
 
+    /// The caller runs on the event loop: it may touch the connection's state without a hop.
+    var isOnLoop: Bool { worker.eventLoop.inEventLoop }
+
     /// Runs `body` with the connection on the event loop, and has what it caused done in the same tick. Nil if the connection
     /// is forgotten.
-    func call<R: Sendable>(_ body: @escaping @Sendable (inout QUICConnection, Instant) -> R) async -> R? {
-        await worker.eventLoop.run { self.withConnection(body) }
+    nonisolated(nonsending)
+        func call<R: Sendable>(_ body: @escaping @Sendable (inout QUICConnection, Instant) -> R) async -> R?
+    {
+        await worker.run { self.withConnection(body) }
     }
 
     /// The same for a caller on the event loop.
     func withConnection<R>(_ body: (inout QUICConnection, Instant) -> R) -> R? {
-        worker.eventLoop.assertInEventLoop()
         let now = worker.now()
-        let result = worker.endpoint.withConnection(handle) { body(&$0, now) }
+        let result = lookAt { body(&$0, now) }
+        touchAndSchedule()
+        return result
+    }
+
+    /// Runs `body` with the connection, for what leaves it nothing to do. Nil if the connection is forgotten.
+    func lookAt<R>(_ body: (inout QUICConnection) -> R) -> R? {
+        worker.eventLoop.assertInEventLoop()
+        return worker.endpoint.withConnection(handle) { body(&$0) }
+    }
+
+    /// Has what a call caused done in the same tick.
+    func touchAndSchedule() {
         worker.touch(self)
         worker.scheduleService()
-        return result
     }
 
     /// What a call on an ended connection throws (M8).

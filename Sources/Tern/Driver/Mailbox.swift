@@ -9,7 +9,7 @@ internal import Synchronization
 final class Mailbox<Element: Sendable>: Sendable {
     private struct State {
         var elements = Deque<Element>()
-        var waiters = Deque<(number: UInt64, continuation: CheckedContinuation<Element?, Never>)>()
+        var waiters = Deque<(number: UInt64, continuation: UnsafeContinuation<Element?, Never>)>()
         var nextNumber: UInt64 = 0
         var isFinished = false
     }
@@ -24,7 +24,7 @@ final class Mailbox<Element: Sendable>: Sendable {
     /// - Returns: false if the mailbox is finished: the element was not taken.
     @discardableResult
     func put(_ element: Element) -> Bool {
-        let (accepted, waiter) = state.withLock { state -> (Bool, CheckedContinuation<Element?, Never>?) in
+        let (accepted, waiter) = state.withLock { state -> (Bool, UnsafeContinuation<Element?, Never>?) in
             guard !state.isFinished else { return (false, nil) }
             if let waiter = state.waiters.popFirst() { return (true, waiter.continuation) }
             state.elements.append(element)
@@ -53,13 +53,16 @@ final class Mailbox<Element: Sendable>: Sendable {
     }
 
     /// The next element; nil at the end, and when the task is cancelled.
-    func next() async -> Element? {
-        let number = state.withLock { state in
+    nonisolated(nonsending)
+        func next() async -> Element?
+    {
+        let (number, element) = state.withLock { state -> (UInt64, Element?) in
             state.nextNumber += 1
-            return state.nextNumber
+            return (state.nextNumber, state.elements.popFirst())
         }
+        if let element { return element }
         return await withTaskCancellationHandler {
-            await withCheckedContinuation { (continuation: CheckedContinuation<Element?, Never>) in
+            await withUnsafeContinuation { (continuation: UnsafeContinuation<Element?, Never>) in
                 let (isReady, element) = state.withLock { state -> (Bool, Element?) in
                     if let element = state.elements.popFirst() { return (true, element) }
                     // The handler may have run before this: it found nothing to resume then.
@@ -70,7 +73,7 @@ final class Mailbox<Element: Sendable>: Sendable {
                 if isReady { continuation.resume(returning: element) }
             }
         } onCancel: {
-            let waiter = state.withLock { state -> CheckedContinuation<Element?, Never>? in
+            let waiter = state.withLock { state -> UnsafeContinuation<Element?, Never>? in
                 guard let index = state.waiters.firstIndex(where: { $0.number == number }) else { return nil }
                 return state.waiters.remove(at: index).continuation
             }

@@ -9,37 +9,38 @@ internal import NIOCore
 final class ReadRequest: @unchecked Sendable {
     var buffer: ByteBuffer
     let limit: Int
-    let suspension: Suspension<ReadOutcome>
 
-    init(buffer: ByteBuffer, limit: Int, suspension: Suspension<ReadOutcome>) {
+    init(buffer: ByteBuffer, limit: Int) {
         self.buffer = buffer
-        self.limit = max(limit, 1)
-        self.suspension = suspension
-    }
-
-    func succeed(count: Int, isFinished: Bool) {
-        let filled = buffer
-        buffer = ByteBuffer()
-        suspension.resume(returning: ReadOutcome(buffer: filled, count: count, isFinished: isFinished))
+        self.limit = limit
     }
 }
 
-struct ReadOutcome: Sendable {
-    var buffer: ByteBuffer
-    var count: Int
+/// What a read came to.
+struct ReadProgress: Sendable {
+    var count = 0
     /// The end of the stream was reached.
-    var isFinished: Bool
+    var isFinished = false
 }
 
 /// Bytes that a task wants to write once the stream has room.
 struct WriteRequest {
     var bytes: ByteBuffer
+    /// Nothing follows.
+    var finishing: Bool
     var suspension: Suspension<Void>
+}
+
+/// A stream that a task wants to open, and what it wants to write there.
+struct OpenRequest {
+    var bytes: ByteBuffer
+    var finishing: Bool
+    var suspension: Suspension<StreamID>
 }
 
 /// The tasks that wait on one stream. Streams on which nobody waits have no entry.
 struct StreamWaits {
-    var reader: ReadRequest?
+    var reader: (request: ReadRequest, suspension: Suspension<ReadProgress>)?
     var writers = Deque<WriteRequest>()
 
     var isEmpty: Bool { reader == nil && writers.isEmpty }
@@ -52,10 +53,10 @@ struct StreamWaits {
 
 /// The tasks that wait until the peer allows another stream, in order.
 struct OpenWaits {
-    var bidirectional = Deque<Suspension<StreamID>>()
-    var unidirectional = Deque<Suspension<StreamID>>()
+    var bidirectional = Deque<OpenRequest>()
+    var unidirectional = Deque<OpenRequest>()
 
-    subscript(direction: StreamDirection) -> Deque<Suspension<StreamID>> {
+    subscript(direction: StreamDirection) -> Deque<OpenRequest> {
         _read {
             switch direction {
             case .bidirectional: yield bidirectional
@@ -71,8 +72,8 @@ struct OpenWaits {
     }
 
     mutating func fail(_ error: any Error) {
-        for wait in bidirectional { wait.resume(throwing: error) }
-        for wait in unidirectional { wait.resume(throwing: error) }
+        for wait in bidirectional { wait.suspension.resume(throwing: error) }
+        for wait in unidirectional { wait.suspension.resume(throwing: error) }
         self = OpenWaits()
     }
 }

@@ -5,6 +5,9 @@ internal import NIOCore
 /// A call that waits on the event loop: resumed once, by what it waits for, by the end of its connection, or by the
 /// cancellation of its task, whichever comes first.
 ///
+/// It keeps an unsafe continuation, because its state sees to what a checked one would check at the price of an allocation a
+/// call: that it is resumed once.
+///
 /// `@unchecked Sendable`: the reference is passed between threads, but the state is touched on the event loop alone, after
 /// `begin` has been called there.
 final class Suspension<Value: Sendable>: @unchecked Sendable {
@@ -12,7 +15,7 @@ final class Suspension<Value: Sendable>: @unchecked Sendable {
 
     private enum State {
         case created
-        case waiting(CheckedContinuation<Outcome, Never>)
+        case waiting(UnsafeContinuation<Outcome, Never>)
         /// Resumed before it began: its task was cancelled early.
         case early(Outcome)
         case resumed
@@ -25,7 +28,7 @@ final class Suspension<Value: Sendable>: @unchecked Sendable {
     }
 
     /// - Returns: whether there is still something to wait for.
-    func begin(_ continuation: CheckedContinuation<Outcome, Never>) -> Bool {
+    func begin(_ continuation: UnsafeContinuation<Outcome, Never>) -> Bool {
         switch state {
         case .created:
             state = .waiting(continuation)
@@ -54,29 +57,34 @@ final class Suspension<Value: Sendable>: @unchecked Sendable {
     func resume(throwing error: any Error) { resume(.failure(error)) }
 }
 
-extension EventLoop {
+extension Worker {
     /// Runs `body` on the loop: now if this is its thread.
     func onLoop(_ body: @escaping @Sendable () -> Void) {
-        if inEventLoop { body() } else { execute(body) }
+        if eventLoop.inEventLoop { body() } else { eventLoop.execute(body) }
     }
 
-    /// Runs `body` on the loop and returns what it returns: one hop there and one back.
-    func run<R: Sendable>(_ body: @escaping @Sendable () -> R) async -> R {
-        await withCheckedContinuation { continuation in
-            onLoop { continuation.resume(returning: body()) }
+    /// Runs `body` on the loop and returns what it returns: one hop there and one back, or none if the task runs there.
+    nonisolated(nonsending)
+        func run<R: Sendable>(_ body: @escaping @Sendable () -> R) async -> R
+    {
+        if eventLoop.inEventLoop { return body() }
+        return await withUnsafeContinuation { continuation in
+            eventLoop.execute { continuation.resume(returning: body()) }
         }
     }
 
     /// Suspends the task until the suspension that `start` is given (on the loop) is resumed. When the task is cancelled,
     /// `onCancel` runs on the loop and the call throws `CancellationError`.
-    func suspend<Value: Sendable>(
-        for _: Value.Type = Value.self,
-        onCancel: @escaping @Sendable (Suspension<Value>) -> Void = { _ in },
-        start: @escaping @Sendable (Suspension<Value>) -> Void
-    ) async -> Result<Value, any Error> {
+    nonisolated(nonsending)
+        func suspend<Value: Sendable>(
+            for _: Value.Type = Value.self,
+            onCancel: @escaping @Sendable (Suspension<Value>) -> Void = { _ in },
+            start: @escaping @Sendable (Suspension<Value>) -> Void
+        ) async -> Result<Value, any Error>
+    {
         let suspension = Suspension<Value>()
         return await withTaskCancellationHandler {
-            await withCheckedContinuation { continuation in
+            await withUnsafeContinuation { continuation in
                 onLoop {
                     if suspension.begin(continuation) { start(suspension) }
                 }

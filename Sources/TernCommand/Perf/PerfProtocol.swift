@@ -56,18 +56,19 @@ enum PerfProtocol {
             return
         }
         try await send(wanted, on: stream)
-        try await stream.finish()
     }
 
-    /// Sends so many zero bytes, all out of one buffer.
+    /// What is sent: zeros, all out of one buffer, which every stream may refer to at once.
+    private static let zeros = ByteBuffer(repeating: 0, count: chunkSize)
+
+    /// Sends so many bytes, and the end with the last of them.
     private static func send(_ count: UInt64, on stream: Tern.Stream) async throws {
-        let chunk = ByteBuffer(repeating: 0, count: chunkSize)
         var rest = count
-        while rest > 0 {
-            let length = Int(min(rest, UInt64(chunkSize)))
-            try await stream.write(length == chunkSize ? chunk : ByteBuffer(repeating: 0, count: length))
-            rest -= UInt64(length)
+        while rest > UInt64(chunkSize) {
+            try await stream.write(zeros)
+            rest -= UInt64(chunkSize)
         }
+        try await stream.write(zeros.getSlice(at: 0, length: Int(rest)) ?? zeros, finishing: true)
     }
 
     /// One exchange as the client sees it.
@@ -76,12 +77,10 @@ enum PerfProtocol {
     static func exchange(
         upload: Int, download: Int, over connection: Connection, progress: @Sendable () -> Void = {}
     ) async throws {
-        let stream = try await connection.openStream()
         var request = ByteBuffer()
         request.writeInteger(UInt64(download))
-        try await stream.write(request)
-        try await send(UInt64(upload), on: stream)
-        try await stream.finish()
+        let stream = try await connection.openStream(writing: request, finishing: upload == 0)
+        if upload > 0 { try await send(UInt64(upload), on: stream) }
         var received = 0
         for try await bytes in stream.bytes {
             received += bytes.readableBytes
