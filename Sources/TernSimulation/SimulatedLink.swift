@@ -2,6 +2,18 @@
 
 public import QUICProtocol
 
+/// What a link does to the ECN marks of the datagrams it carries.
+public enum ECNTreatment: Sendable, Equatable {
+    /// They pass as they are, unless the link marks congestion itself.
+    case passes
+    /// They are erased.
+    case bleaches
+    /// ECT(0) becomes ECT(1), as by a router that means something else by the bits.
+    case remarks
+    /// Datagrams that carry any mark vanish.
+    case drops
+}
+
 /// How one direction of a link treats datagrams. May be changed while datagrams are under way.
 public struct LinkConditions: Sendable, Equatable {
     /// Time on the wire, besides that for transmission and in the queue.
@@ -21,6 +33,10 @@ public struct LinkConditions: Sendable, Equatable {
     public var bandwidth: Int?
     /// Bytes that may wait for transmission; a datagram that finds no room is dropped. Of no meaning without `bandwidth`.
     public var queueLimit: Int
+    public var ecn = ECNTreatment.passes
+    /// Bytes in the queue above which datagrams with a mark become CE, as by a router that manages its queue (RFC 3168).
+    /// Nil for a link that marks nothing.
+    public var congestionMarkThreshold: Int?
     /// A link that is down drops everything, also what is under way.
     public var isUp: Bool
 
@@ -55,6 +71,8 @@ public struct LinkCounters: Sendable, Equatable {
     public var tooLarge = 0
     public var queueFull = 0
     public var down = 0
+    /// Marked as CE.
+    public var congestionMarked = 0
 }
 
 /// One direction of a link: decides whether and when a datagram arrives.
@@ -69,6 +87,7 @@ public final class SimulatedLink {
         case tooLarge = "too large"
         case queueFull = "queue full"
         case lost = "lost"
+        case ecn = "its ECN mark"
     }
 
     public var conditions: LinkConditions
@@ -90,7 +109,8 @@ public final class SimulatedLink {
         return Int((busyUntil - now).inSeconds * Double(bandwidth) / 8)
     }
 
-    func carry(_ datagram: SimulatedDatagram, now: Instant) -> Fate {
+    /// Also changes the datagram's ECN mark as the link does.
+    func carry(_ datagram: inout SimulatedDatagram, now: Instant) -> Fate {
         guard conditions.isUp else {
             counters.down += 1
             return .dropped(.down)
@@ -98,6 +118,16 @@ public final class SimulatedLink {
         guard datagram.payload.count <= conditions.maximumPayload else {
             counters.tooLarge += 1
             return .dropped(.tooLarge)
+        }
+        switch conditions.ecn {
+        case .passes: break
+        case .bleaches: datagram.ecn = .notECT
+        case .remarks: if datagram.ecn == .ect0 { datagram.ecn = .ect1 }
+        case .drops:
+            if datagram.ecn != .notECT {
+                counters.lost += 1
+                return .dropped(.ecn)
+            }
         }
         // The same draws are made for each datagram whatever their outcome: one changed probability does not change
         // the fate of everything that follows.
@@ -112,6 +142,12 @@ public final class SimulatedLink {
             guard busyUntil <= now || queuedBytes(now: now) + size <= conditions.queueLimit else {
                 counters.queueFull += 1
                 return .dropped(.queueFull)
+            }
+            if let threshold = conditions.congestionMarkThreshold, datagram.ecn != .notECT,
+                queuedBytes(now: now) > threshold
+            {
+                datagram.ecn = .ce
+                counters.congestionMarked += 1
             }
             let transmission = Nanoseconds(Int64(Double(size * 8) / Double(max(1, bandwidth)) * 1e9))
             busyUntil = max(busyUntil, now) + transmission

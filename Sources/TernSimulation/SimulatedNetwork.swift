@@ -142,7 +142,7 @@ public final class SimulatedNetwork {
     }
 
     func send(_ datagram: SimulatedDatagram, from interface: SimulatedInterface) {
-        carry(datagram, over: interface.outbound, of: interface, "out") { [self] in leave(datagram, interface) }
+        carry(datagram, over: interface.outbound, of: interface, "out") { [self] in leave($0, interface) }
     }
 
     /// Lets go of everything that is under way and of whoever watched.
@@ -190,7 +190,7 @@ public final class SimulatedNetwork {
     }
 
     private func arrive(_ datagram: SimulatedDatagram, _ interface: SimulatedInterface) {
-        carry(datagram, over: interface.inbound, of: interface, "in") { [self] in
+        carry(datagram, over: interface.inbound, of: interface, "in") { [self] datagram in
             guard interface.isOpen else { return }
             journal.note("\(interface.name) ← \(datagram.source) \(datagram.summary)")
             interface.receiver?.receive(datagram, on: interface)
@@ -199,16 +199,18 @@ public final class SimulatedNetwork {
 
     private func carry(
         _ datagram: SimulatedDatagram, over link: SimulatedLink, of interface: SimulatedInterface, _ direction: String,
-        then action: @escaping () -> Void
+        then action: @escaping (SimulatedDatagram) -> Void
     ) {
-        let onArrival = {
+        var datagram = datagram
+        let fate = link.carry(&datagram, now: now)
+        let onArrival = { [datagram] in
             guard link.conditions.isUp else {
                 link.countDown()
                 return
             }
-            action()
+            action(datagram)
         }
-        switch link.carry(datagram, now: now) {
+        switch fate {
         case .dropped(let reason):
             journal.note("\(interface.name) \(direction) drops \(datagram.summary): \(reason.rawValue)")
         case .arrives(let instant, let again):

@@ -124,7 +124,7 @@ struct LostTransportTests {
     func messageTooLong() async {
         await check { random in
             var scenario = Self.twoNetworks("EMSGSIZE", &random)
-            scenario.client.maxUDPPayload = 1_452
+            scenario.client.initialUDPPayload = 1_452
             scenario.script = { $0.client.interfaces[0].localMaximumPayload = 1_252 }
             return scenario
         }

@@ -33,6 +33,7 @@ final class Pair {
         clientSettings.trustRoots = .certificates([certificate.certificate])
         clientSettings.applicationProtocols = ["bench"]
         var configuration = ConnectionConfiguration()
+        configuration.initialUDPPayload = 1_452
         configuration.maxUDPPayload = 1_452
         server = ServerConfiguration(tls: try TLSContext(serverSettings, role: .server), connection: configuration)
         let clientAddress = NetworkAddress(127, 0, 0, 1, port: 50_000)

@@ -7,6 +7,7 @@ extension QUICConnection {
         _ ack: AckFrame, bytes: RawSpan, space: PacketNumberSpaceID, now: Instant
     ) throws(TransportError) {
         ackOutcome.reset()
+        let isNewest = spaces[space].largestAcknowledged.map { ack.largest > $0 } ?? true
         try spaces[space].beginAck(largest: ack.largest)
         var ranges = AckRangeReader(ack, in: bytes)
         while let range = ranges.next() {
@@ -18,9 +19,13 @@ extension QUICConnection {
         if space == .application, let largest = spaces.application.largestAcknowledged {
             protection.acknowledged(largest)
         }
+        if space == .application, ecnReports.marksSent > 0, isNewest { receiveECNReport(ack.ecn, now: now) }
         resolve(in: space, now: now)
         // A client cannot tell from an Initial acknowledgement that the server can send freely (RFC 9002, section 6.2.1).
-        if role == .server || handshake.peerCompletedAddressValidation { timers.probeTimeoutCount = 0 }
+        if role == .server || handshake.peerCompletedAddressValidation {
+            if timers.probeTimeoutCount > 0 { heardAfterTimeouts() }
+            timers.probeTimeoutCount = 0
+        }
     }
 
     /// Takes a sample on the path that the largest packet was sent on, if the frame gives one (RFC 9000, section 9.4).
@@ -47,6 +52,7 @@ extension QUICConnection {
     /// Lets the paths and the owners of frames know what became of the packets that `ackOutcome` names.
     private mutating func draw(conclusionsIn space: PacketNumberSpaceID, now: Instant) {
         applyOutcome(now: now)
+        noteSizes(space: space)
         for index in 0..<ackOutcome.acknowledged.count {
             let packet = ackOutcome.acknowledged[index]
             for frame in packet.frames { frameAcknowledged(spaces[space].frame(at: frame), space: space) }
@@ -171,6 +177,7 @@ extension QUICConnection {
             timers.probeTimeoutCount = isRefused ? min(timers.probeTimeoutCount + 1, 1) : timers.probeTimeoutCount + 1
             timers.probeTimeoutJitter = Int64(truncatingIfNeeded: random.next() % 32)
             statistics.probeTimeouts += 1
+            if space == .application, !isRefused { suspectSizeAndMarks() }
             // Two probes, so that the loss of one does not cost another timeout (RFC 9002, section 6.2.4).
             spaces.setProbes(2, in: space)
             resendOldest(in: space, packets: 2)

@@ -135,12 +135,12 @@ extension QUICConnection {
     var initialDatagramSize: Int {
         Int(
             min(
-                UInt64(max(configuration.maxUDPPayload, ConnectionConfiguration.minimumUDPPayload)),
+                UInt64(max(configuration.initialUDPPayload, ConnectionConfiguration.minimumUDPPayload)),
                 peerParameters.maxUDPPayloadSize))
     }
 
     mutating func setMaximumDatagramSize(_ size: Int, ofPathAt index: Int) {
-        paths[index].maximumDatagramSize = size
+        paths[index].mtu.assume(size)
         paths[index].recovery.congestion.setMaximumDatagramSize(size)
     }
 
@@ -158,6 +158,7 @@ extension QUICConnection {
             tls = nil
         }
         events.append(.handshakeConfirmed)
+        startDiscovery(ofPathAt: paths.activeIndex)
         serveWaitingPaths(now: clock)
     }
 

@@ -100,7 +100,8 @@ extension QUICConnection {
         if isNew, isPortOnly {
             // The same network by another port of the NAT's: RTT and congestion state stay (M12, RFC 9000, section 9.4).
             paths[index].recovery.takeOver(old.recovery, now: now)
-            paths[index].maximumDatagramSize = old.maximumDatagramSize
+            paths[index].mtu = old.mtu.continued()
+            paths[index].ecn = old.ecn
         } else if isNew {
             setMaximumDatagramSize(
                 handshake.isComplete ? initialDatagramSize : old.maximumDatagramSize, ofPathAt: index)

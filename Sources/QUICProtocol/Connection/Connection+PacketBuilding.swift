@@ -46,10 +46,11 @@ extension QUICConnection {
     ///
     /// - Parameters:
     ///   - padTo: where the datagram is to end at least, from the start of the writer's memory.
+    ///   - isECNMarked: its datagram leaves as ECT(0).
     /// - Returns: whether the packet was made.
     mutating func finishPacket(
         _ packet: PacketStart, level: EncryptionLevel, pathIndex: Int, isAckEliciting: Bool, padTo: Int,
-        writer: inout PacketWriter, now: Instant
+        isMTUProbe: Bool = false, isECNMarked: Bool = false, writer: inout PacketWriter, now: Instant
     ) -> Bool {
         let minimum = max(packet.packetNumberOffset + 4, padTo - PacketProtection.tagLength)
         let isPadded = writer.offset < minimum
@@ -75,7 +76,8 @@ extension QUICConnection {
         frameLog.removeAll()
         let isInFlight = isAckEliciting || isPadded && closeReason == nil
         spaces[level.space].packetSent(
-            time: now, path: paths[pathIndex].id, size: size, isAckEliciting: isAckEliciting, isInFlight: isInFlight)
+            time: now, path: paths[pathIndex].id, size: size, isAckEliciting: isAckEliciting, isInFlight: isInFlight,
+            isMTUProbe: isMTUProbe, isECNMarked: isECNMarked)
         timers.isMemoryReleased = false
         statistics.packetsSent += 1
         paths[pathIndex].statistics.packetsSent += 1
@@ -89,9 +91,9 @@ extension QUICConnection {
     }
 
     /// Accounts for datagrams that are about to leave.
-    mutating func finishDatagram(size: Int, segmentSize: Int, pathIndex: Int, datagrams: Int, now: Instant)
-        -> Transmission
-    {
+    mutating func finishDatagram(
+        size: Int, segmentSize: Int, pathIndex: Int, datagrams: Int, ecn: ECNCodepoint = .notECT, now: Instant
+    ) -> Transmission {
         paths[pathIndex].amplification.datagramSent(size)
         paths[pathIndex].lastUsed = now
         paths[pathIndex].statistics.bytesSent += UInt64(size)
@@ -99,7 +101,7 @@ extension QUICConnection {
         statistics.datagramsSent += UInt64(datagrams)
         return Transmission(
             path: paths[pathIndex].id, tuple: paths[pathIndex].tuple, byteCount: size, segmentSize: segmentSize,
-            ecn: .notECT)
+            ecn: ecn)
     }
 
     // MARK: Frames

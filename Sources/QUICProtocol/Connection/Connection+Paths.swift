@@ -21,7 +21,7 @@ extension QUICConnection {
             destinationConnectionID: path.destinationID, smoothedRTT: path.recovery.rtt.smoothed,
             latestRTT: path.recovery.rtt.latest, minimumRTT: path.recovery.rtt.minimum,
             congestionWindow: path.recovery.congestion.window, bytesInFlight: path.recovery.bytesInFlight,
-            maximumDatagramSize: path.maximumDatagramSize, statistics: path.statistics)
+            maximumDatagramSize: path.maximumDatagramSize, ecn: path.ecn.state, statistics: path.statistics)
     }
 
     /// Makes another pair of addresses known. Sends nothing (M1).
@@ -131,6 +131,7 @@ extension QUICConnection {
         // A server that is to follow needs a packet that is no probe.
         spaces.requestProbe(in: .application)
         events.append(.path(.switched(from: old, to: paths.activeID, reason)))
+        startDiscovery(ofPathAt: paths.activeIndex)
     }
 
     /// Closes a path and retires its connection ID (M5). Harmless if it is closed already.
@@ -174,9 +175,7 @@ extension QUICConnection {
         paths[index].statistics.sendErrors += 1
         if errno == SystemError.messageTooLong {
             // The interface's MTU is smaller than we were told: every path bears 1,200 bytes (RFC 9000, section 14).
-            if segmentSize > ConnectionConfiguration.minimumUDPPayload {
-                setMaximumDatagramSize(ConnectionConfiguration.minimumUDPPayload, ofPathAt: index)
-            }
+            datagramRefused(size: segmentSize, onPathAt: index)
             return
         }
         guard !paths[index].hasSendError else { return }

@@ -27,6 +27,11 @@ extension QUICConnection {
         if protection.canSeal(.initial) || protection.canSeal(.handshake) {
             transmission = transmitHandshake(into: &buffer, now: now)
         } else {
+            if let size = paths[active].mtu.probeSize(now: now), paths[active].isValidated,
+                let probe = transmitMTUProbe(size: size, into: &buffer, now: now)
+            {
+                return probe
+            }
             transmission = transmitBatch(into: &buffer, now: now)
         }
         timers.isAmplificationBlocked =
@@ -146,6 +151,7 @@ extension QUICConnection {
         let index = paths.activeIndex
         let size = paths[index].maximumDatagramSize
         let capacity = min(buffer.byteCount, Self.maximumBatch)
+        let isMarked = paths[index].ecn.isMarking
         var allowance = sendAllowance(pathIndex: index, now: now)
         var writer = PacketWriter(&buffer)
         var segment = 0
@@ -154,9 +160,10 @@ extension QUICConnection {
             let start = writer.offset
             let limit = min(start + size, capacity, paths[index].amplification.remaining)
             writer.setLimit(limit)
-            guard buildApplicationPacket(pathIndex: index, allowance: allowance, writer: &writer, now: now) else {
-                break
-            }
+            guard
+                buildApplicationPacket(
+                    pathIndex: index, allowance: allowance, isMarked: isMarked, writer: &writer, now: now)
+            else { break }
             let written = writer.offset - start
             allowance -= written
             datagrams += 1
@@ -166,8 +173,12 @@ extension QUICConnection {
         }
         guard writer.offset > 0 else { return nil }
         if allowance < size, hasApplicationFrames { sendingHeldBack(pathIndex: index, now: now) }
+        if segment == size { paths[index].mtu.datagramFilled() }
+        if isMarked { noteMarked(packets: datagrams, onPathAt: index) }
         let total = writer.offset
-        return finishDatagram(size: total, segmentSize: segment, pathIndex: index, datagrams: datagrams, now: now)
+        return finishDatagram(
+            size: total, segmentSize: segment, pathIndex: index, datagrams: datagrams, ecn: isMarked ? .ect0 : .notECT,
+            now: now)
     }
 
     /// Leaves out a packet number at random, ever more seldom: a peer that acknowledges it acknowledges what it has not seen,
@@ -197,7 +208,7 @@ extension QUICConnection {
     ///
     /// - Returns: false if there was nothing to say.
     private mutating func buildApplicationPacket(
-        pathIndex: Int, allowance: Int, writer: inout PacketWriter, now: Instant
+        pathIndex: Int, allowance: Int, isMarked: Bool, writer: inout PacketWriter, now: Instant
     ) -> Bool {
         let isProbe = spaces.probes(.application) > 0
         let mayFill = isProbe || allowance >= paths[pathIndex].maximumDatagramSize
@@ -229,8 +240,8 @@ extension QUICConnection {
         }
         if isProbe, isAckEliciting { spaces.setProbes(spaces.probes(.application) - 1, in: .application) }
         return finishPacket(
-            packet, level: .oneRTT, pathIndex: pathIndex, isAckEliciting: isAckEliciting, padTo: 0, writer: &writer,
-            now: now)
+            packet, level: .oneRTT, pathIndex: pathIndex, isAckEliciting: isAckEliciting, padTo: 0,
+            isECNMarked: isMarked, writer: &writer, now: now)
     }
 
     // MARK: Challenges and responses

@@ -26,9 +26,18 @@ public struct ConnectionConfiguration: Sendable {
     public var sendBufferLimit = 1_024 * 1_024
 
     public var congestionControl: CongestionAlgorithm = .cubic
-    /// Bytes of UDP payload in the datagrams we send once the handshake is complete, at least 1,200. Raise it only where the
-    /// network's MTU is known: 1,452 fits an Ethernet with IPv6.
-    public var maxUDPPayload = 1_200
+    /// Bytes of UDP payload in the datagrams that we send at first on a path, once the handshake is complete: at least 1,200,
+    /// which every path of QUIC bears (RFC 9000, section 14). Raise it only where the MTU of all networks is known.
+    public var initialUDPPayload = 1_200
+    /// The most bytes of UDP payload in a datagram that we send, whatever a path bears. Nil: 1,472 over IPv4 and 1,452 over
+    /// IPv6, what an Ethernet bears.
+    public var maxUDPPayload: Int?
+    /// Searches each path for the largest datagrams that it bears, from `initialUDPPayload` to `maxUDPPayload`, while there
+    /// is enough to send to be worth it, and finds out when they do not get through any more (RFC 9000, section 14.3).
+    public var searchesPathMTU = true
+    /// Marks packets with ECT(0) where the path proves to carry it, and treats the marks of congested queues that the peer
+    /// reports like losses (RFC 9000, section 13.4).
+    public var usesECN = true
     /// The longest we wait before acknowledging (RFC 9000, section 13.2.1).
     public var maxAckDelay: Nanoseconds = .milliseconds(25)
     /// Tells the peer not to move the connection (RFC 9000, section 18.2). Rebindings are followed all the same.

@@ -11,7 +11,7 @@ import DequeModule
 /// The rooms that it composes each have a folder of their own; its own code is in this folder:
 /// `Connection+Receive` (datagram to frames), `+Frames` (frames to rooms), `+Acknowledgements` (loss, probe timeouts),
 /// `+Transmit` and `+PacketBuilding` (rooms to datagrams), `+Handshake`, `+Timers`, `+Paths` (the application's verbs),
-/// `+Migration` (the peer's moves), `+Streams` and `+Close`.
+/// `+Migration` (the peer's moves), `+Discovery` (datagram sizes and ECN), `+Streams` and `+Close`.
 public struct QUICConnection: ~Copyable {
     public let role: Role
     public internal(set) var state: ConnectionState = .handshaking
@@ -35,6 +35,7 @@ public struct QUICConnection: ~Copyable {
     var closing = ClosingState()
     var timers = TimerState()
     var moves = PeerMoves()
+    var ecnReports = ECNReports()
 
     /// How our ACK delays are to be read (RFC 9000, section 18.2).
     let ackDelayExponent: UInt64

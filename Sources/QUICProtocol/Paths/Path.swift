@@ -36,8 +36,9 @@ struct Path {
     var isProbedByApplication = false
     /// A challenge that could not be padded was answered: padded ones follow, to prove the size (M15).
     var isProvingSize = false
-    /// Bytes of UDP payload that fit a datagram here.
-    var maximumDatagramSize: Int
+    /// The search for the largest datagram that fits here.
+    var mtu: PathMTUSearch
+    var ecn = ECNValidation()
     /// For choosing which path to forget when there are too many.
     var lastUsed: Instant
     var statistics = PathStatistics()
@@ -53,11 +54,14 @@ struct Path {
         self.state = .unvalidated
         self.amplification = amplification
         self.recovery = recovery
-        self.maximumDatagramSize = maximumDatagramSize
+        self.mtu = PathMTUSearch(current: maximumDatagramSize)
         self.lastUsed = now
     }
 
     var isValidated: Bool { state == .validated }
+    /// Bytes of UDP payload that fit a datagram here, as far as is known.
+    @inline(__always)
+    var maximumDatagramSize: Int { mtu.current }
 
     /// A short header with the longest ID, a challenge, a response and the tag.
     private static let smallestProbe = 1 + 20 + 4 + FrameSize.pathChallenge + FrameSize.pathResponse + 16
@@ -120,6 +124,9 @@ public struct PathStatistics: Hashable, Sendable {
     public var packetsLost: UInt64 = 0
     public var challengesSent: UInt64 = 0
     public var challengesReceived: UInt64 = 0
+    public var mtuProbesSent: UInt64 = 0
+    /// Packets that the peer reports as marked by a congested queue (CE, RFC 3168).
+    public var congestionMarks: UInt64 = 0
     public var sendErrors: UInt64 = 0
 
     public init() {}

@@ -30,6 +30,16 @@ public enum PeerMove: Hashable, Sendable {
     case address
 }
 
+/// Why datagrams on a path have another size now.
+public enum DatagramSizeChange: Hashable, Sendable {
+    /// A probe of that size arrived (RFC 8899).
+    case probed
+    /// The system refused a larger one: the MTU of its interface is smaller.
+    case refused
+    /// Larger ones vanish, or nothing gets through at all: back to the size that every path bears, and searched from there.
+    case blackHole
+}
+
 /// What happens to a connection's paths (M45).
 public enum PathEvent: Hashable, Sendable {
     case added(PathID)
@@ -46,6 +56,10 @@ public enum PathEvent: Hashable, Sendable {
     case closed(PathID)
     /// A path waits for the peer to issue a connection ID.
     case connectionIDsExhausted(PathID)
+    /// Datagrams on the path have another size now, in bytes of UDP payload (RFC 9000, section 14.3).
+    case datagramSizeChanged(PathID, from: Int, to: Int, DatagramSizeChange)
+    /// What is known of the path's treatment of ECN marks has changed (RFC 9000, section 13.4.2).
+    case ecnChanged(PathID, from: PathECNState, to: PathECNState)
 }
 
 /// A path as it was when asked.
@@ -65,6 +79,7 @@ public struct PathSnapshot: Sendable {
     public var bytesInFlight: Int
     /// Bytes of UDP payload in a datagram.
     public var maximumDatagramSize: Int
+    public var ecn: PathECNState
     public var statistics: PathStatistics
 }
 

@@ -18,6 +18,8 @@ struct AckOutcome: ~Copyable {
     private(set) var largestNewlyAcknowledged: SentPacket?
     /// Whether any of `acknowledged` was ack-eliciting, without which the frame gives no RTT sample.
     private(set) var includesAckEliciting = false
+    /// How many of `acknowledged` left with an ECN mark.
+    private(set) var ecnMarkedCount = 0
     /// How many packets were acknowledged after all that had been declared lost before.
     var spuriousLossCount = 0
 
@@ -31,6 +33,7 @@ struct AckOutcome: ~Copyable {
         largestByPath.removeAll(keepingCapacity: true)
         largestNewlyAcknowledged = nil
         includesAckEliciting = false
+        ecnMarkedCount = 0
         spuriousLossCount = 0
     }
 
@@ -47,6 +50,7 @@ struct AckOutcome: ~Copyable {
     mutating func appendAcknowledged(_ packet: SentPacket) {
         acknowledged.append(packet)
         if packet.isAckEliciting { includesAckEliciting = true }
+        if packet.isECNMarked { ecnMarkedCount += 1 }
         if largestNewlyAcknowledged.map({ $0.number < packet.number }) ?? true { largestNewlyAcknowledged = packet }
         var index = 0
         while index < largestByPath.count {

@@ -92,6 +92,7 @@ struct PerfOptions: ParsableArguments {
 
     var connectionConfiguration: ConnectionConfiguration {
         var configuration = ConnectionConfiguration()
+        configuration.initialUDPPayload = datagramSize
         configuration.maxUDPPayload = datagramSize
         return configuration
     }
@@ -210,6 +211,7 @@ struct PerfServeCommand: AsyncParsableCommand {
         let eventLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1).next()
         let address = try listen.resolved()
         var configuration = ConnectionConfiguration()
+        configuration.initialUDPPayload = datagramSize
         configuration.maxUDPPayload = datagramSize
         let connectionConfiguration = configuration
         let (transport, listener) = try await attempting("cannot listen on \(listen)") {

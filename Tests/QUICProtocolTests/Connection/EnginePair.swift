@@ -130,7 +130,7 @@ final class EnginePair {
             var offset = 0
             while offset < transmission.byteCount {
                 let end = min(offset + transmission.segmentSize, transmission.byteCount)
-                deliver([UInt8](buffer[offset..<end]), from: side)
+                deliver([UInt8](buffer[offset..<end]), from: side, ecn: transmission.ecn)
                 offset = end
                 count += 1
             }
@@ -140,22 +140,24 @@ final class EnginePair {
     }
 
     /// Brings one datagram to the other side, unless it is lost.
-    func deliver(_ bytes: [UInt8], from side: Side) {
+    func deliver(_ bytes: [UInt8], from side: Side, ecn: ECNCodepoint = .notECT) {
         trace.append((side, bytes))
         guard passes(side, bytes) else { return }
-        inject(bytes, into: side == .client ? .server : .client)
+        inject(bytes, into: side == .client ? .server : .client, ecn: ecn)
     }
 
     /// Brings one datagram to a side, from the other one's address or from a given one.
     @discardableResult
-    func inject(_ bytes: [UInt8], into side: Side, from address: NetworkAddress? = nil) -> DatagramOutcome {
+    func inject(
+        _ bytes: [UInt8], into side: Side, from address: NetworkAddress? = nil, ecn: ECNCodepoint = .notECT
+    ) -> DatagramOutcome {
         var bytes = bytes
         var span = bytes.mutableSpan
         var raw = span.mutableBytes
         switch side {
         case .server:
             let tuple = FourTuple(transport: TransportID(0), local: serverAddress, remote: address ?? clientAddress)
-            let outcome = serverEndpoint.receive(&raw, on: tuple, ecn: .notECT, accepting: server, now: now)
+            let outcome = serverEndpoint.receive(&raw, on: tuple, ecn: ecn, accepting: server, now: now)
             if case .accepted(let handle) = outcome { accepted = handle }
             if case .response = outcome, let response = serverEndpoint.takeResponse() {
                 deliver(response.bytes, from: .server)
@@ -164,7 +166,7 @@ final class EnginePair {
         case .client:
             let tuple = FourTuple(
                 transport: TransportID(0), local: originalClientAddress, remote: address ?? serverAddress)
-            return clientEndpoint.receive(&raw, on: tuple, ecn: .notECT, accepting: nil, now: now)
+            return clientEndpoint.receive(&raw, on: tuple, ecn: ecn, accepting: nil, now: now)
         }
     }
 
