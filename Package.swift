@@ -81,6 +81,9 @@ let package = Package(
         .testTarget(name: "QUICProtocolTests", dependencies: ["QUICProtocol"], swiftSettings: swiftSettings),
         .testTarget(
             name: "ScenarioTests", dependencies: ["TernSimulation", "QUICProtocol"], swiftSettings: swiftSettings),
+        // The fuzzers' targets with their corpora; the package in Fuzz makes them into fuzzers.
+        .testTarget(
+            name: "FuzzTests", dependencies: ["QUICProtocol"], path: "Fuzz/Targets", swiftSettings: swiftSettings),
         .testTarget(
             name: "TernCommandTests",
             dependencies: [

@@ -88,7 +88,7 @@ extension QUICConnection {
     }
 
     /// Checks the peer's parameters against what was seen (RFC 9000, section 7.3) and puts them in force.
-    private mutating func apply(_ parameters: TransportParameters) throws(TransportError) {
+    mutating func apply(_ parameters: TransportParameters) throws(TransportError) {
         func mismatch(_ name: String) -> TransportError {
             TransportError(.transportParameterError, "\(name) does not match the handshake's packets")
         }
@@ -117,7 +117,7 @@ extension QUICConnection {
         localIDs.setPeerLimit(parameters.activeConnectionIDLimit)
     }
 
-    private mutating func handshakeCompleted(applicationProtocol: String) throws(TransportError) {
+    mutating func handshakeCompleted(applicationProtocol: String) throws(TransportError) {
         handshake.isComplete = true
         handshake.applicationProtocol = applicationProtocol
         if state == .handshaking { state = .established }
