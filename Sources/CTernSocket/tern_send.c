@@ -99,6 +99,14 @@ static int send_one_by_one(
     socklen_t length, control *control, size_t *sent
 ) {
     *sent = 0;
+    if (count <= segment_size) {
+        struct iovec vector = {(void *)bytes, count};
+        struct msghdr message;
+        fill(&message, name, length, &vector, control);
+        int error = send_message(descriptor, &message);
+        if (error == 0) { *sent = count; }
+        return error;
+    }
 #if defined(__linux__)
     struct mmsghdr messages[MAX_SEGMENTS];
     struct iovec vectors[MAX_SEGMENTS];

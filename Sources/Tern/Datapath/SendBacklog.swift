@@ -8,8 +8,8 @@ struct PendingBatch {
     var segmentSize: Int
     var tuple: FourTuple
     var ecn: ECNCodepoint
-    /// Who is told if it cannot be sent after all; nil for stateless answers.
-    var sender: (connection: ConnectionHandle, path: PathID)?
+    /// Who is told if it cannot be sent after all.
+    var parts: [OutgoingBatch.Part]
 }
 
 /// The batches that wait for room in one socket's buffer, and the connections that wait to write the next.

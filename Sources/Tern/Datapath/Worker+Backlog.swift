@@ -42,14 +42,13 @@ extension Worker {
                 scheduleRetry(on: socket)
                 return
             }
-            if result.error != 0, let sender = batch.sender {
-                let now = now()
-                endpoint.withConnection(sender.connection) {
-                    $0.sendFailed(on: sender.path, errno: result.error, segmentSize: batch.segmentSize, now: now)
+            if result.error != 0 {
+                for part in batch.parts {
+                    sendOutcomes.append(SendOutcome(part: part, errno: result.error, segmentSize: batch.segmentSize))
                 }
-                touch(sender.connection)
             }
         }
+        reportSendOutcomes()
         for driver in socket.backlog.takeWaiting() { touch(driver) }
         serviceTouched()
     }

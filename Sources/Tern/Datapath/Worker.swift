@@ -17,8 +17,10 @@ final class Worker: @unchecked Sendable {
     enum Limits {
         /// Batches (of up to 64 KB) that a connection sends before others get their turn.
         static let batchesPerTurn = 4
-        /// Batches that are sent before the sockets are read again: 1 MB, about a millisecond.
-        static let batchesPerTick = 16
+        /// Bytes that are sent before the sockets are read again: about half a millisecond's work.
+        static let bytesPerTick = 1_024 * 1_024
+        /// What a turn counts at least, as one that sends little takes its time, too.
+        static let minimumTurn = 4 * 1_024
         /// How long a socket that had no room is left alone.
         static let backlogRetry = TimeAmount.microseconds(500)
         /// No timer is set for sooner than this: a deadline that has passed must not keep the loop from reading.
@@ -44,17 +46,18 @@ final class Worker: @unchecked Sendable {
     private var isServiceScheduled = false
     private var isServicing = false
 
-    /// Lent to whichever connection transmits, so that idle ones own no buffer.
-    let sendBuffer: UnsafeMutableRawBufferPointer
+    /// Has the buffer that is lent to whichever connection transmits, so that idle ones own none.
+    var outgoing = OutgoingBatch()
+    /// What became of batches, for connections that are to hear of it when none of them is being worked on.
+    var sendOutcomes: [SendOutcome] = []
     /// A place for nothing: reads into it see the end of a stream.
     let noSpace = UnsafeMutableRawBufferPointer(start: nil, count: 0)
 
     private init(eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
-        self.sendBuffer = .allocate(byteCount: UDPSocket.maximumBatchSize, alignment: 64)
     }
 
-    deinit { sendBuffer.deallocate() }
+    deinit { outgoing.deallocate() }
 
     func now() -> Instant { Instant(nanoseconds: Int64(clamping: NIODeadline.now().uptimeNanoseconds)) }
 
@@ -174,20 +177,24 @@ final class Worker: @unchecked Sendable {
         guard !isServicing else { return }
         isServicing = true
         lastTouched = nil
-        var budget = Limits.batchesPerTick
-        while budget > 0, let driver = touched.popFirst() {
-            driver.isTouched = false
-            budget -= service(driver, batches: min(Limits.batchesPerTurn, budget))
-        }
+        var budget = Limits.bytesPerTick
+        repeat {
+            while budget > 0, let driver = touched.popFirst() {
+                driver.isTouched = false
+                budget -= max(service(driver), Limits.minimumTurn)
+            }
+            flush()
+            reportSendOutcomes()
+        } while budget > 0 && !touched.isEmpty
         isServicing = false
         armTimer(continuing: !touched.isEmpty)
     }
 
-    /// - Returns: the batches sent.
-    private func service(_ driver: ConnectionDriver, batches: Int) -> Int {
+    /// - Returns: the bytes sent.
+    private func service(_ driver: ConnectionDriver) -> Int {
         let now = now()
         let turn = endpoint.withConnection(driver.handle) { connection in
-            driver.takeTurn(&connection, batches: batches, now: now)
+            driver.takeTurn(&connection, batches: Limits.batchesPerTurn, now: now)
         }
         guard let turn else {
             driver.ended(.endpointClosed)
@@ -197,11 +204,11 @@ final class Worker: @unchecked Sendable {
         if turn.state == .closed {
             driver.ended(turn.closeReason ?? .endpointClosed)
             forget(driver)
-            return turn.batches
+            return turn.bytes
         }
         if turn.hasMore { touch(driver) }
         deadlines.set(turn.deadline, for: driver.slot)
-        return turn.batches
+        return turn.bytes
     }
 
     // MARK: Deadlines

@@ -110,6 +110,7 @@ final class ConnectionDriver: @unchecked Sendable {
 
     struct Turn {
         var batches = 0
+        var bytes = 0
         /// There is more to be sent than the turn allowed.
         var hasMore = false
         var deadline: Instant?
@@ -138,55 +139,37 @@ final class ConnectionDriver: @unchecked Sendable {
                 turn.hasMore = true
                 return
             }
-            var buffer = worker.sendBuffer.mutableBytes
-            guard let transmission = connection.transmit(into: &buffer, now: now), transmission.byteCount > 0 else {
+            var space = worker.sendSpace().mutableBytes
+            guard let transmission = connection.transmit(into: &space, now: now), transmission.byteCount > 0 else {
                 return
             }
             turn.batches += 1
-            send(transmission, from: &connection, now: now)
+            turn.bytes += transmission.byteCount
+            guard worker.socket(transmission.tuple.transport) != nil else {
+                connection.transportLost(transmission.tuple.transport, now: now)
+                continue
+            }
+            worker.send(transmission, of: self)
         }
     }
 
-    private func send(_ transmission: Transmission, from connection: inout QUICConnection, now: Instant) {
-        guard let socket = worker.socket(transmission.tuple.transport) else {
-            connection.transportLost(transmission.tuple.transport, now: now)
+    /// A batch that was ours in part was sent, or refused (`errno`): what the connection must hear of that.
+    func heard(_ outcome: SendOutcome, _ connection: inout QUICConnection, now: Instant) {
+        let path = outcome.part.path
+        if outcome.errno == 0 {
+            refusedPaths.removeAll { $0 == path }
+            connection.sendSucceeded(on: path)
             return
         }
-        let bytes = UnsafeRawBufferPointer(
-            rebasing: worker.sendBuffer[..<min(transmission.byteCount, worker.sendBuffer.count)])
-        var sent = 0
-        // While others wait for this socket, a batch joins them: what was first goes first.
-        if socket.backlog.isEmpty {
-            let result = socket.send(
-                bytes, segmentSize: transmission.segmentSize, tuple: transmission.tuple, ecn: transmission.ecn)
-            if result.error == 0 {
-                if !refusedPaths.isEmpty, let index = refusedPaths.firstIndex(of: transmission.path) {
-                    refusedPaths.remove(at: index)
-                    connection.sendSucceeded(on: transmission.path)
-                }
-                return
-            }
-            guard Worker.isFull(result.error) else {
-                logger.debug(
-                    "send refused",
-                    metadata: [
-                        "errno": "\(result.error)", "path": "\(transmission.path)", "tuple": "\(transmission.tuple)",
-                    ])
-                if !refusedPaths.contains(transmission.path) {
-                    // As many as a connection has paths; an older one's success is no news.
-                    if refusedPaths.count >= 8 { refusedPaths.removeFirst() }
-                    refusedPaths.append(transmission.path)
-                }
-                connection.sendFailed(
-                    on: transmission.path, errno: result.error, segmentSize: transmission.segmentSize, now: now)
-                return
-            }
-            sent = min(result.sent, bytes.count)
+        logger.debug("send refused", metadata: ["errno": "\(outcome.errno)", "path": "\(path)"])
+        if !refusedPaths.contains(path) {
+            // As many as a connection has paths; an older one's success is no news.
+            if refusedPaths.count >= 8 { refusedPaths.removeFirst() }
+            refusedPaths.append(path)
         }
-        let batch = PendingBatch(
-            bytes: Array(bytes[sent...]), segmentSize: transmission.segmentSize, tuple: transmission.tuple,
-            ecn: transmission.ecn, sender: (handle, transmission.path))
-        worker.postpone(batch, on: socket)
-        socket.backlog.wait(self)
+        connection.sendFailed(on: path, errno: outcome.errno, segmentSize: outcome.segmentSize, now: now)
     }
+
+    /// The system refused what was last sent on the path: it is news when it takes it again.
+    func isRefused(_ path: PathID) -> Bool { !refusedPaths.isEmpty && refusedPaths.contains(path) }
 }

@@ -33,13 +33,14 @@ struct PerfClient: Sendable {
     }
 
     private func transfer(isUpload: Bool) async throws -> PerfResult {
-        let transport = try await Transport.bind(to: local, on: eventLoop)
-        let connections = try await open(work.connections, over: transport)
+        let transports = try await bind(for: work.connections)
+        let connections = try await open(work.connections, over: transports)
         let bytes = isUpload ? work.upload : work.download
         let streams = work.streams * connections.count
         let share = bytes / streams
         let gaps = GapMeter()
-        let moves = NetworkMoves(connection: connections[0], transport: transport, local: local)
+        let moves = NetworkMoves(connection: connections[0], transport: transports[0], local: local)
+        let packets = await self.packets(of: connections)
         var result = try await measure(.bytes(share * streams, upload: isUpload)) {
             try await withThrowingTaskGroup(of: Bool.self) { group in
                 for index in 0..<streams {
@@ -62,11 +63,12 @@ struct PerfClient: Sendable {
                 group.cancelAll()
             }
         }
+        result.packets = await self.packets(of: connections) - packets
         if !isUpload, connections.count == 1 { result.largestGap = gaps.largest }
         result.disturbances = moves.count
         for connection in connections { await connection.close(errorCode: 0, reason: "") }
         await moves.close()
-        await transport.close()
+        for transport in transports { await transport.close() }
         return result
     }
 
@@ -91,10 +93,11 @@ struct PerfClient: Sendable {
 
     /// Request after request on each of several connections.
     private func requests() async throws -> PerfResult {
-        let transport = try await Transport.bind(to: local, on: eventLoop)
-        let connections = try await open(work.connections, over: transport)
+        let transports = try await bind(for: work.connections)
+        let connections = try await open(work.connections, over: transports)
         let share = max(work.requests / work.connections, 1)
         let times = Mutex<[Duration]>([])
+        let packets = await self.packets(of: connections)
         var result = try await measure(.requests(share * work.connections, connections: work.connections)) {
             try await withThrowingTaskGroup(of: [Duration].self) { group in
                 for connection in connections {
@@ -112,16 +115,17 @@ struct PerfClient: Sendable {
                 for try await latencies in group { times.withLock { $0 += latencies } }
             }
         }
+        result.packets = await self.packets(of: connections) - packets
         result.latencies = times.withLock { $0.sorted() }
         for connection in connections { await connection.close(errorCode: 0, reason: "") }
-        await transport.close()
+        for transport in transports { await transport.close() }
         return result
     }
 
     /// Connections that do nothing: what they cost in memory is measured from outside meanwhile.
     private func idle() async throws -> PerfResult {
         let transport = try await Transport.bind(to: local, on: eventLoop)
-        let connections = try await open(work.idle, over: transport)
+        let connections = try await open(work.idle, over: [transport])
         StandardOutput.line("\(connections.count) connections are open")
         let result = try await measure(.idle(connections.count)) { try await Task.sleep(for: work.hold) }
         if let closed = connections.first(where: { $0.closeReason != nil }) {
@@ -132,17 +136,38 @@ struct PerfClient: Sendable {
         return result
     }
 
-    /// Opens so many connections, a few at once, all over one socket.
-    private func open(_ count: Int, over transport: Transport) async throws -> [Connection] {
+    /// Connections that share a socket at most: the windows that they begin with fit in its receive buffer.
+    private static let connectionsPerSocket = 100
+
+    private func bind(for connections: Int) async throws -> [Transport] {
+        var transports: [Transport] = []
+        for _ in 0..<(connections + Self.connectionsPerSocket - 1) / Self.connectionsPerSocket {
+            transports.append(try await Transport.bind(to: local, on: eventLoop))
+        }
+        return transports
+    }
+
+    /// Opens so many connections, a few at once.
+    private func open(_ count: Int, over transports: [Transport]) async throws -> [Connection] {
         try await withThrowingTaskGroup(of: Connection.self) { group in
             var connections: [Connection] = []
             for index in 0..<count {
                 if index >= work.concurrency, let connection = try await group.next() { connections.append(connection) }
-                group.addTask { try await connect(over: transport) }
+                group.addTask { try await connect(over: transports[index % transports.count]) }
             }
             for try await connection in group { connections.append(connection) }
             return connections
         }
+    }
+
+    /// Packets sent and received so far.
+    private func packets(of connections: [Connection]) async -> Int {
+        var count: UInt64 = 0
+        for connection in connections {
+            let statistics = await connection.statistics
+            count += statistics.packetsSent + statistics.packetsReceived
+        }
+        return Int(clamping: count)
     }
 
     private func connect(over transport: Transport) async throws -> Connection {

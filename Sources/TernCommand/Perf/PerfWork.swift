@@ -48,6 +48,8 @@ struct PerfResult: Sendable {
     var largestGap: Duration?
     /// Rebindings or switches that there were.
     var disturbances = 0
+    /// Packets that the client sent and received.
+    var packets = 0
     /// How long each request waited for its answer, in ascending order.
     var latencies: [Duration] = []
 
@@ -66,7 +68,7 @@ struct PerfResult: Sendable {
             let moves = disturbances > 0 ? "   \(disturbances) moves" : ""
             return "\(isUpload ? "upload  " : "download")  \(Format.bytes(bytes)) in \(elapsed.text)   "
                 + "\(Format.decimal(gigabits, places: 2)) Gbit/s   CPU s/GB: \(perUnit(Double(bytes) / 1e9, places: 3))"
-                + gap + moves
+                + "   µs a packet: \(perUnit(Double(max(packets, 1)) / 1e6, places: 2))" + gap + moves
         case .handshakes(let count):
             return
                 "handshakes  \(count) in \(elapsed.text)   \(Format.decimal(Double(count) / seconds, places: 0)) a second   "
@@ -118,6 +120,7 @@ struct PerfResult: Sendable {
             members.append(("connections", .int(count)))
             (units, unit) = (seconds, "cpuSecondsPerSecond")
         }
+        if packets > 0 { members.append(("packets", .int(packets))) }
         members.append(("seconds", .seconds(elapsed)))
         members.append((unit, .object(cpu.map { ($0.role, .number($0.time.inSeconds / units)) })))
         return .object(members)
