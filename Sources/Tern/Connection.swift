@@ -95,16 +95,24 @@ public struct Connection: Sendable {
         return Path(id: id, tuple: tuple, driver: driver)
     }
 
-    /// Adds a path from another transport to the peer's address. Sends nothing: ``Path/probe(timeout:)`` does, and
+    /// The addresses at which the server may be reached: that of the handshake, and those that the server announced as its
+    /// preferred ones (RFC 9000, section 9.6), of either family. On a server, and before the handshake is complete, empty.
+    public var serverAddresses: [NetworkAddress] { driver.published.withLock { $0.serverAddresses } }
+
+    /// Adds a path from another transport to the server. Sends nothing: ``Path/probe(timeout:)`` does, and
     /// ``Path/switch(_:)`` moves the data (client only; RFC 9000, section 9).
     ///
     /// Waits until the handshake is confirmed, if need be.
     ///
-    /// - Throws: `MigrationError` (`.serverCannotMigrate`, `.migrationDisabledByPeer`, `.tooManyPaths`, `.pathExists`);
+    /// - Parameters:
+    ///   - remote: one of ``serverAddresses``, of a family that the transport has a socket for: so a connection moves between
+    ///     IPv4 and IPv6. Nil: the address in use, or another one of the server's if the transport cannot reach that.
+    /// - Throws: `MigrationError` (`.serverCannotMigrate`, `.migrationDisabledByPeer`, `.tooManyPaths`, `.pathExists`,
+    ///   `.unknownServerAddress`);
     ///   ``TernError/transportOnAnotherEventLoop``, ``TernError/addressFamilyUnavailable(_:)``,
     ///   ``TernError/transportClosed``; the `CloseReason` of a connection that has ended.
-    public func addPath(over transport: Transport) async throws -> Path {
-        try await driver.addPath(over: transport)
+    public func addPath(over transport: Transport, to remote: NetworkAddress? = nil) async throws -> Path {
+        try await driver.addPath(over: transport, to: remote)
     }
 
     /// What happens to the paths from now on: validated, failed, switched, the peer moved. Each subscriber has a queue of its

@@ -19,6 +19,8 @@ public enum TernError: Error, Hashable, Sendable {
     case eventLoopUnsupported
     /// The transport belongs to another event loop than the connection: bind it `on:` the connection's ``Connection/eventLoop``.
     case transportOnAnotherEventLoop
+    /// The transports given as preferred have no address that clients could be told; the text says why.
+    case noPreferredAddress(String)
     /// The transport was closed.
     case transportClosed
     /// The transport listens already.
@@ -48,6 +50,7 @@ extension TernError: CustomStringConvertible {
         case .eventLoopUnsupported: "the event loop cannot run sockets: use one of a MultiThreadedEventLoopGroup"
         case .transportOnAnotherEventLoop:
             "the transport runs on another event loop: bind it with `on: connection.eventLoop`"
+        case .noPreferredAddress(let reason): "no preferred address: \(reason)"
         case .transportClosed: "the transport is closed"
         case .alreadyListening: "the transport listens already"
         case .noApplicationProtocol: "no application protocol (ALPN) was given, and QUIC requires one"

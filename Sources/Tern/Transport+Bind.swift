@@ -86,6 +86,7 @@ extension Transport {
             for socket in sockets {
                 try await worker.eventLoop.flatSubmit {
                     worker.add(socket)
+                    socket.sibling = sockets.first { $0 !== socket }
                     return socket.start()
                 }.get()
             }

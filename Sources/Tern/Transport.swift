@@ -134,10 +134,18 @@ public final class Transport: Sendable {
     ///   - configuration: limits and timeouts of each connection.
     ///   - backlog: connections in their handshake or waiting to be taken from ``Listener/connections``, at most; beyond, new
     ///     clients are not answered and try again.
+    ///   - preferred: sockets on addresses to which clients are asked to move once they are connected, one of each family at
+    ///     most, on the same event loop (RFC 9000, section 9.6). They take no new connections unless they listen themselves,
+    ///     and must stay open while connections use them. What clients are told is their ``localAddresses``, unless
+    ///     `configuration.preferredAddresses` names others, such as those outside of a NAT.
+    /// - Throws: ``TernError/transportOnAnotherEventLoop``, ``TernError/transportClosed``,
+    ///   ``TernError/noPreferredAddress(_:)``, ``TernError/alreadyListening``, and what is wrong with `tls`.
     public func listen(
         tls: TLSConfiguration, applicationProtocols: [String] = [],
-        configuration: ConnectionConfiguration = ConnectionConfiguration(), backlog: Int = 1_024
+        configuration: ConnectionConfiguration = ConnectionConfiguration(), backlog: Int = 1_024,
+        preferred: [Transport] = []
     ) async throws(TernError) -> Listener {
+        let configuration = try announcing(preferred, in: configuration)
         let context = try TLSContextCache.shared.context(
             for: tls, applicationProtocols: applicationProtocols, role: .server)
         let listener = ListenerState(

@@ -51,6 +51,8 @@ public final class ConnectionRecord {
     /// By connection ID of the peer's, the address of the path on which it was first used: for a client its own, for a
     /// server the client's.
     var addressByDestinationID: [ConnectionID: NetworkAddress] = [:]
+    /// Of a client, the server's address to which each was first used.
+    var remoteByDestinationID: [ConnectionID: NetworkAddress] = [:]
     var isTouched = false
     var deadline: Instant?
     /// When the pending wake-up runs, perhaps before the deadline.

@@ -37,6 +37,10 @@ public struct Scenario: Sendable {
     public var serverAccess = LinkConditions(delay: .milliseconds(5))
     /// The links of further interfaces of the client, without NAT: cellular, for example.
     public var otherInterfaces: [LinkConditions] = []
+    /// The link of the client's IPv6 interface, if it has one: the last of its interfaces, at 2001:db8:1::2.
+    public var clientIPv6: LinkConditions?
+    /// Further addresses of the server, each with its own link and socket: its preferred ones, for example.
+    public var otherServerAddresses: [(address: NetworkAddress, conditions: LinkConditions)] = []
     public var nat: SimulatedNAT.Configuration?
     /// One for each stream. Without any, the transfer is done with the handshake.
     public var plans = [StreamPlan(download: 200_000)]
@@ -66,6 +70,14 @@ public struct Scenario: Sendable {
         accessInbound?.delay = time / 4
         serverAccess.delay = time / 2 - time / 4
         for index in otherInterfaces.indices { otherInterfaces[index].delay = time / 4 }
+    }
+
+    /// Gives the server another address of each family named, and has it ask its clients to move there.
+    public mutating func offerPreferredAddresses(ipv4: Bool = true, ipv6: Bool = false) {
+        let offered = (ipv4 ? [Testbed.preferredIPv4] : []) + (ipv6 ? [Testbed.preferredIPv6] : [])
+        otherServerAddresses += offered.map { ($0, serverAccess) }
+        server.preferredAddresses = PreferredAddresses(
+            ipv4: ipv4 ? Testbed.preferredIPv4 : nil, ipv6: ipv6 ? Testbed.preferredIPv6 : nil)
     }
 
     /// The time of a round trip over the first interface without queues.

@@ -204,6 +204,7 @@ public final class SimulatedEndpoint: DatagramReceiver {
                 network.journal.violation("\(name): a connection closed twice")
             }
             record.note(event, at: now)
+            if case .preferredAddressOffered(let addresses) = event { followPreferredAddress(addresses, on: record) }
             onEvent?(event, record)
             application?.handle(event, on: record, of: self)
         }
@@ -326,11 +327,19 @@ public final class SimulatedEndpoint: DatagramReceiver {
         record.ledgers[datagram.destination] = ledger
     }
 
-    /// A client uses no connection ID on two local addresses; those of a server are counted only, because one whose
-    /// client is behind a NAT that rebinds may keep its ID (RFC 9000, section 9.5; M17).
+    /// A client uses no connection ID on two local addresses, nor towards two of the server's; those of a server are counted
+    /// only, because one whose client is behind a NAT that rebinds may keep its ID (RFC 9000, section 9.5; M17).
     private func checkConnectionID(_ datagram: SimulatedDatagram, _ record: ConnectionRecord) {
         guard let id = datagram.shortHeaderDestinationID(length: peerConnectionIDLength) else { return }
         let address = record.role == .client ? datagram.source : datagram.destination
+        if record.role == .client {
+            let first = record.remoteByDestinationID[id] ?? datagram.destination
+            record.remoteByDestinationID[id] = first
+            if first != datagram.destination {
+                network.journal.violation(
+                    "\(name): connection ID \(id) was used towards \(first) and \(datagram.destination) (M17)")
+            }
+        }
         guard let first = record.addressByDestinationID[id] else {
             record.addressByDestinationID[id] = address
             return

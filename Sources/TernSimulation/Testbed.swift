@@ -8,6 +8,9 @@ public import QUICProtocol
 /// 198.18.0.1 and up, or without one at 203.0.113.2; its other interfaces are at 203.0.113.3 and up.
 public final class Testbed {
     public static let serverAddress = NetworkAddress(192, 0, 2, 1, port: 4433)
+    /// What `Scenario.offerPreferredAddresses` gives the server besides.
+    public static let preferredIPv4 = NetworkAddress(192, 0, 2, 77, port: 4434)
+    public static let preferredIPv6 = NetworkAddress(ipv6: 0x2001_0db8_0002_0000, 0x77, port: 4434)
     /// Time for draining, or for a last timeout, after the connection was closed.
     private static let windingUpLimit: Nanoseconds = .seconds(30)
 
@@ -43,6 +46,7 @@ public final class Testbed {
 
         server = SimulatedEndpoint(named: "server", in: network, configuration: scenario.serverEndpoint)
         server.addInterface(at: Self.serverAddress, scenario.serverAccess)
+        for (address, conditions) in scenario.otherServerAddresses { server.addInterface(at: address, conditions) }
         server.listening = ServerConfiguration(tls: try credentials.serverContext(), connection: scenario.server)
         server.application = service
         server.peerConnectionIDLength = scenario.clientEndpoint.connectionIDLength
@@ -58,6 +62,9 @@ public final class Testbed {
         for (index, conditions) in scenario.otherInterfaces.enumerated() {
             let host = NetworkAddress(203, 0, 113, 3, port: 0).ipv4.map { $0 + UInt32(index) } ?? 0
             client.addInterface(at: NetworkAddress(ipv4: host, port: 50_002 + UInt16(index)), conditions)
+        }
+        if let conditions = scenario.clientIPv6 {
+            client.addInterface(at: NetworkAddress(ipv6: 0x2001_0db8_0001_0000, 2, port: 50_001), conditions)
         }
         client.onEvent = { [unowned self] event, _ in
             for handler in clientHandlers { handler(event) }
@@ -129,9 +136,10 @@ public final class Testbed {
         serverConnection.flatMap { server.withConnection($0, body) }
     }
 
-    public func addPath(over interface: SimulatedInterface) -> Result<PathID, MigrationError> {
-        let tuple = FourTuple(
-            transport: interface.transport, local: interface.address, remote: Self.serverAddress)
+    public func addPath(
+        over interface: SimulatedInterface, to remote: NetworkAddress = Testbed.serverAddress
+    ) -> Result<PathID, MigrationError> {
+        let tuple = FourTuple(transport: interface.transport, local: interface.address, remote: remote)
         return verb { connection throws(MigrationError) in try connection.addPath(over: tuple) }
     }
 

@@ -109,6 +109,7 @@ extension QUICConnection {
                     NewConnectionIDFrame(
                         sequence: 1, retirePriorTo: 0, connectionID: preferred.connectionID,
                         resetToken: preferred.resetToken))
+                notePreferredAddress(preferred)
             }
         }
         peerParameters = parameters
@@ -160,6 +161,7 @@ extension QUICConnection {
         events.append(.handshakeConfirmed)
         startDiscovery(ofPathAt: paths.activeIndex)
         serveWaitingPaths(now: clock)
+        offerPreferredAddress()
     }
 
     /// Forgets the keys of a level, and with them its packets in flight (RFC 9001, section 4.9; RFC 9002, section 6.4).

@@ -29,8 +29,10 @@ extension QUICConnection {
             guard let index = paths.indexToEvict() else { return nil }
             removePath(at: index)
         }
+        // The peer's address may be proved already, and only ours be another.
+        let isProved = paths.contains(validatedRemote: arrival.tuple.remote)
         let index = paths.add(
-            arrival.tuple, amplification: AmplificationBudget(isLifted: false),
+            arrival.tuple, amplification: AmplificationBudget(isLifted: isProved),
             congestionControl: configuration.congestionControl,
             maximumDatagramSize: ConnectionConfiguration.minimumUDPPayload, now: arrival.now)
         paths[index].amplification.datagramReceived(arrival.datagramSize)
@@ -63,9 +65,12 @@ extension QUICConnection {
         if index == paths.activeIndex {
             // Who is heard again where a validation had failed gets another chance.
             if level == .oneRTT { proveActivePath(now: now) }
+            if isHighest, !isProbing { preferred.awaitedMove = nil }
         } else if isHighest {
             if level == .oneRTT, isProbing {
-                receivedProbe(onPathAt: index, now: now)
+                prepareProof(ofPathAt: index, now: now)
+            } else if mustProveBeforeFollowing(toPathAt: index) {
+                if level == .oneRTT { awaitProof(ofPathAt: index, now: now) }
             } else if level == .oneRTT || !handshake.isComplete {
                 followPeer(toPathAt: index, now: now)
             }
@@ -83,7 +88,7 @@ extension QUICConnection {
     }
 
     /// The peer probes a path, and may soon move to it: prove it ahead, under IDs of its own (RFC 9000, section 9.1).
-    private mutating func receivedProbe(onPathAt index: Int, now: Instant) {
+    mutating func prepareProof(ofPathAt index: Int, now: Instant) {
         giveConnectionID(toPathAt: index)
         if paths[index].state == .unvalidated {
             startValidation(ofPathAt: index, now: now)
@@ -94,8 +99,8 @@ extension QUICConnection {
     private mutating func followPeer(toPathAt index: Int, now: Instant) {
         let oldIndex = paths.activeIndex
         let old = paths[oldIndex]
-        let isPortOnly =
-            old.tuple.remote.hasSameIP(as: paths[index].tuple.remote) && old.tuple.local == paths[index].tuple.local
+        let isToPreferredAddress = old.tuple.local != paths[index].tuple.local
+        let isPortOnly = old.tuple.remote.hasSameIP(as: paths[index].tuple.remote) && !isToPreferredAddress
         let isNew = !paths[index].wasActive
         if isNew, isPortOnly {
             // The same network by another port of the NAT's: RTT and congestion state stay (M12, RFC 9000, section 9.4).
@@ -110,8 +115,11 @@ extension QUICConnection {
         }
         chooseConnectionID(forPathAt: index, movedFrom: oldIndex)
         statistics.peerMoves += 1
-        events.append(.path(.peerMoved(from: old.id, to: paths[index].id, isPortOnly ? .portOnly : .address)))
-        activate(index, reason: .peerMoved)
+        let isSameAddress = isToPreferredAddress && old.tuple.remote == paths[index].tuple.remote
+        let move: PeerMove = isPortOnly ? .portOnly : isSameAddress ? .preferredAddress : .address
+        events.append(.path(.peerMoved(from: old.id, to: paths[index].id, move)))
+        preferred.awaitedMove = nil
+        activate(index, reason: isToPreferredAddress ? .preferredAddress : .peerMoved)
         moves.unproved = paths.active.isValidated ? nil : paths.activeID
         proveActivePath(now: now)
         // An attacker may have raced a copied packet ahead: whoever is at the old address can then answer (M14, section 9.3.3).
@@ -143,7 +151,8 @@ extension QUICConnection {
     /// Takes an unused ID for a path that has none; the path used least recently gives way if none is left.
     private mutating func giveConnectionID(toPathAt index: Int) {
         let id = paths[index].id
-        guard remoteIDs.id(of: id) == nil else { return }
+        // A peer whose IDs have no bytes has one for all paths.
+        guard paths[index].destinationID == nil else { return }
         paths[index].destinationID = remoteIDs.take(for: id)
         noteTokenChanges()
         if paths[index].destinationID == nil { events.append(.path(.connectionIDsExhausted(id))) }
@@ -195,6 +204,11 @@ extension QUICConnection {
             startValidation(ofPathAt: index, now: now)
             paths[index].isProvingSize = true
         }
+        if role == .client {
+            clientPathValidated(id, now: now)
+        } else if preferred.awaitedMove == id {
+            followPeer(toPathAt: index, now: now)
+        }
     }
 
     // MARK: Deadlines
@@ -217,7 +231,9 @@ extension QUICConnection {
         let failure: PathFailure = paths[index].isWaitingForConnectionID ? .noConnectionIDAvailable : .noResponse
         paths[index].validationFailed()
         events.append(.path(.failed(id, failure)))
-        guard role == .server else { return }
+        guard role == .server else {
+            return preferredPathFailed(id, now: now)
+        }
         guard index == paths.activeIndex else { return removePath(at: index) }
         if moves.unproved == id {
             moves.unproved = nil

@@ -24,27 +24,35 @@ extension QUICConnection {
             maximumDatagramSize: path.maximumDatagramSize, ecn: path.ecn.state, statistics: path.statistics)
     }
 
-    /// Makes another pair of addresses known. Sends nothing (M1).
+    /// Makes another pair of addresses known. Sends nothing (M1). The remote one is one of `serverAddresses`.
     ///
     /// - Returns: the new path, or the one that was closed before over the same addresses, anew.
     public mutating func addPath(over tuple: FourTuple) throws(MigrationError) -> PathID {
-        try checkMayMigrate()
+        try checkMayMigrate(towards: tuple.remote)
+        guard preferred.serverAddresses.contains(tuple.remote) else { throw .unknownServerAddress(tuple.remote) }
         if let index = paths.index(of: tuple) { throw .pathExists(paths[index].id) }
         guard !paths.isFull else { throw .tooManyPaths(limit: PathTable.maximumPaths) }
+        return paths[addClientPath(over: tuple)].id
+    }
+
+    /// Adds a path of the client's own choice, of which there is room for one more.
+    mutating func addClientPath(over tuple: FourTuple) -> Int {
         let index = paths.add(
             tuple, amplification: AmplificationBudget(isLifted: true),
             congestionControl: configuration.congestionControl,
             maximumDatagramSize: initialDatagramSize, now: clock)
-        let id = paths[index].id
         setMaximumDatagramSize(initialDatagramSize, ofPathAt: index)
-        events.append(.path(.added(id)))
-        return id
+        events.append(.path(.added(paths[index].id)))
+        return index
     }
 
-    private func checkMayMigrate() throws(MigrationError) {
+    private func checkMayMigrate(towards remote: NetworkAddress) throws(MigrationError) {
         if let closeReason { throw .connectionClosed(closeReason) }
         guard role == .client else { throw .serverCannotMigrate }
-        guard !handshake.hasPeerParameters || !peerParameters.disableActiveMigration else {
+        // It concerns the address of the handshake only: from a preferred one that the client has moved to it may move on
+        // (RFC 9000, section 18.2).
+        let isFree = remote != preferred.handshakeAddress && preferred.progress == .moved
+        guard !handshake.hasPeerParameters || !peerParameters.disableActiveMigration || isFree else {
             throw .migrationDisabledByPeer
         }
         guard handshake.peerInitialSourceID == nil || !remoteIDs.usesEmptyID else { throw .peerUsesNoConnectionIDs }
@@ -61,7 +69,7 @@ extension QUICConnection {
     public mutating func probe(_ id: PathID, timeout: Nanoseconds, now: Instant) throws(MigrationError) {
         clock = now
         let index = try index(ofPath: id)
-        try checkMayMigrate()
+        try checkMayMigrate(towards: paths[index].tuple.remote)
         guard paths[index].state != .transportLost else { throw .transportLost(id) }
         paths[index].beginValidation(now: now, interval: challengeInterval, timeout: timeout)
         paths[index].isProbedByApplication = true
@@ -106,11 +114,14 @@ extension QUICConnection {
     ) throws(MigrationError) {
         clock = now
         let index = try index(ofPath: id)
-        try checkMayMigrate()
+        try checkMayMigrate(towards: paths[index].tuple.remote)
         guard handshake.isConfirmed else { throw .handshakeNotConfirmed }
         guard paths[index].state != .transportLost else { throw .transportLost(id) }
         guard index != paths.activeIndex else { return }
-        guard paths[index].isValidated || withoutValidation else { throw .notValidated(id) }
+        // No data to an address of the server's that never answered (RFC 9000, section 9.6.2).
+        guard paths[index].isValidated || (withoutValidation && preferred.isProved(paths[index].tuple.remote)) else {
+            throw .notValidated(id)
+        }
         guard let destination = remoteIDs.take(for: id) else { throw .noConnectionIDAvailable(id) }
         paths[index].destinationID = destination
         paths[index].isWaitingForConnectionID = false
@@ -132,6 +143,7 @@ extension QUICConnection {
         spaces.requestProbe(in: .application)
         events.append(.path(.switched(from: old, to: paths.activeID, reason)))
         startDiscovery(ofPathAt: paths.activeIndex)
+        activePathChanged(from: old)
     }
 
     /// Closes a path and retires its connection ID (M5). Harmless if it is closed already.
@@ -204,6 +216,7 @@ extension QUICConnection {
             events.append(.path(.failed(paths[index].id, .transportLost)))
             sendAgainWhatWasInFlight(onPathAt: index, now: now)
         }
+        preferredPathsLost(now: now)
     }
 }
 

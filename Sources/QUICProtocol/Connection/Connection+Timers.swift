@@ -73,6 +73,7 @@ extension QUICConnection {
             consider(pingDeadline)
         }
         consider(paths.nextDeadline)
+        consider(preferred.abandonsHandshakeAddressAt)
         consider(protection.keyExpiry)
         consider(memoryReleaseAt)
         return earliest == .distantFuture ? nil : earliest
@@ -98,6 +99,7 @@ extension QUICConnection {
         if let instant = timers.pacingDeadline, now >= instant { timers.pacingDeadline = nil }
         if let instant = pingDeadline, now >= instant { sendPing(now: now) }
         pathDeadlineExpired(now: now)
+        preferredAddressDeadlineExpired(now: now)
         protection.expireOldKeys(now: now)
         if let instant = memoryReleaseAt, now >= instant { releaseIdleMemory() }
     }

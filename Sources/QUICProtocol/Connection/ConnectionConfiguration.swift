@@ -42,6 +42,10 @@ public struct ConnectionConfiguration: Sendable {
     public var maxAckDelay: Nanoseconds = .milliseconds(25)
     /// Tells the peer not to move the connection (RFC 9000, section 18.2). Rebindings are followed all the same.
     public var disableActiveMigration = false
+    /// A server's: addresses of its own to which its clients are asked to move (RFC 9000, section 9.6; M30).
+    public var preferredAddresses: PreferredAddresses?
+    /// A client's: whether it moves to an address that its server prefers, once that has answered there (M31).
+    public var followsPreferredAddress = true
     /// Connection IDs of the peer's that we hold at once, 2 to 8.
     public var activeConnectionIDLimit = 8
     /// Packets sealed with one key before we start a key update. Nil: as late as the cipher allows.

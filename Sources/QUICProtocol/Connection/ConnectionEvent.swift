@@ -19,6 +19,10 @@ public enum ConnectionEvent: Sendable {
     /// The peer allows more streams, after one was refused.
     case streamsAvailable(StreamDirection)
     case path(PathEvent)
+    /// The server would rather be reached at one of these addresses, the best first: answer with
+    /// `followPreferredAddress(over:now:)`, or the connection stays where it is (RFC 9000, section 9.6). Comes again when the
+    /// client moves to another network before it has followed.
+    case preferredAddressOffered([NetworkAddress])
     /// Once: no more application data goes either way.
     case closed(CloseReason)
 }

@@ -11,7 +11,8 @@ import DequeModule
 /// The rooms that it composes each have a folder of their own; its own code is in this folder:
 /// `Connection+Receive` (datagram to frames), `+Frames` (frames to rooms), `+Acknowledgements` (loss, probe timeouts),
 /// `+Transmit` and `+PacketBuilding` (rooms to datagrams), `+Handshake`, `+Timers`, `+Paths` (the application's verbs),
-/// `+Migration` (the peer's moves), `+Discovery` (datagram sizes and ECN), `+Streams` and `+Close`.
+/// `+Migration` (the peer's moves), `+PreferredAddress`, `+Discovery` (datagram sizes and ECN), `+Streams` and
+/// `+Close`.
 public struct QUICConnection: ~Copyable {
     public let role: Role
     public internal(set) var state: ConnectionState = .handshaking
@@ -32,6 +33,7 @@ public struct QUICConnection: ~Copyable {
     var localIDs: LocalConnectionIDs
     var remoteIDs: RemoteConnectionIDs
     var paths: PathTable
+    var preferred: PreferredAddressState
     var closing = ClosingState()
     var timers = TimerState()
     var moves = PeerMoves()
@@ -54,11 +56,12 @@ public struct QUICConnection: ~Copyable {
     /// - Parameters:
     ///   - originalDestinationID: the destination of the client's first packet, from which the Initial keys come.
     ///   - remoteID: where our packets go at first.
+    ///   - preferredAddress: what a server announces, with an ID that is routed to this connection.
     init(
         role: Role, tuple: FourTuple, configuration: ConnectionConfiguration, tls context: TLSContext,
         serverName: String?,
         originalDestinationID: ConnectionID, remoteID: ConnectionID, localID: ConnectionID,
-        localToken: StatelessResetToken,
+        localToken: StatelessResetToken, preferredAddress: PreferredAddress? = nil,
         random: RandomSource, now: Instant
     ) throws(TransportError) {
         var random = random
@@ -67,6 +70,7 @@ public struct QUICConnection: ~Copyable {
         if role == .server {
             parameters.originalDestinationConnectionID = originalDestinationID
             parameters.statelessResetToken = localToken
+            parameters.preferredAddress = preferredAddress
         }
         // Whatever may fail comes first: a value that cannot be copied cannot be half made.
         let session = try TLSSession(
@@ -86,12 +90,16 @@ public struct QUICConnection: ~Copyable {
         self.random = random
         self.streams = StreamTable(role: role, local: parameters, limits: configuration.streamLimits)
         self.localIDs = LocalConnectionIDs(handshakeID: localID, resetToken: localToken)
+        if let preferredAddress {
+            localIDs.issueWithPreferredAddress(preferredAddress.connectionID, resetToken: preferredAddress.resetToken)
+        }
         self.remoteIDs = RemoteConnectionIDs(
             limit: Int(parameters.activeConnectionIDLimit), initialID: remoteID, path: PathID(0))
         self.paths = PathTable(
             initialTuple: tuple, amplification: AmplificationBudget(isLifted: role == .client),
             congestionControl: configuration.congestionControl, initialRTT: configuration.initialRTT,
             maximumDatagramSize: ConnectionConfiguration.minimumUDPPayload, now: now)
+        self.preferred = PreferredAddressState(handshakeAddress: tuple.remote)
         paths.active.destinationID = remoteID
         timers.idleRestartedAt = now
         timers.lastReceivedAt = now

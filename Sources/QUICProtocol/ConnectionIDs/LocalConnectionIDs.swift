@@ -31,6 +31,13 @@ struct LocalConnectionIDs: ~Copyable {
         nextSequence = 1
     }
 
+    /// The ID that goes with the preferred address has sequence number 1; no frame announces it (RFC 9000, section 5.1.1).
+    mutating func issueWithPreferredAddress(_ id: ConnectionID, resetToken: StatelessResetToken) {
+        guard nextSequence == 1, !usesEmptyID else { return }
+        active.append(Entry(sequence: 1, id: id, resetToken: resetToken))
+        nextSequence = 2
+    }
+
     mutating func setPeerLimit(_ limit: UInt64) {
         peerLimit = Int(min(limit, UInt64(Self.maximumActive)))
     }

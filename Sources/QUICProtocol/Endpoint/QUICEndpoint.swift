@@ -228,12 +228,14 @@ public final class QUICEndpoint {
             return .dropped
         }
         let localID = makeConnectionID()
+        let preferredAddress = makePreferredAddress(of: server, for: tuple, besides: localID)
         let connection: QUICConnection
         do throws(TransportError) {
             connection = try QUICConnection(
                 role: .server, tuple: tuple, configuration: server.connection, tls: server.tls, serverName: nil,
                 originalDestinationID: header.dcid, remoteID: header.scid, localID: localID,
-                localToken: statelessReset.token(of: localID), random: random.split(), now: now)
+                localToken: statelessReset.token(of: localID), preferredAddress: preferredAddress,
+                random: random.split(), now: now)
         } catch {
             return .dropped
         }
@@ -246,9 +248,21 @@ public final class QUICEndpoint {
         box.firstDestinationID = header.dcid
         route(localID, to: handle)
         route(header.dcid, to: handle)
+        if let preferredAddress { route(preferredAddress.connectionID, to: handle) }
         handshakes += 1
         update(handle)
         return .accepted(handle)
+    }
+
+    /// What a server announces to a client that came to `tuple.local`, if there is anything (RFC 9000, section 9.6.1).
+    private func makePreferredAddress(
+        of server: ServerConfiguration, for tuple: FourTuple, besides localID: ConnectionID
+    ) -> PreferredAddress? {
+        guard let addresses = server.connection.preferredAddresses?.announcement(to: tuple.local) else { return nil }
+        var id = makeConnectionID()
+        while id == localID { id = makeConnectionID() }
+        return PreferredAddress(
+            ipv4: addresses.ipv4, ipv6: addresses.ipv6, connectionID: id, resetToken: statelessReset.token(of: id))
     }
 
     private func box(of handle: ConnectionHandle) -> Box? {

@@ -18,6 +18,8 @@ public enum SwitchReason: Hashable, Sendable {
     case application
     /// The peer was heard from another address.
     case peerMoved
+    /// To the address that the server prefers (RFC 9000, section 9.6).
+    case preferredAddress
     /// The path that the peer moved to failed its validation: back to the last one that was proved.
     case fallback
 }
@@ -28,6 +30,8 @@ public enum PeerMove: Hashable, Sendable {
     case portOnly
     /// Another IP address, so perhaps another network.
     case address
+    /// It sends to the server's preferred address now, from the same address as before (RFC 9000, section 9.6).
+    case preferredAddress
 }
 
 /// Why datagrams on a path have another size now.
@@ -97,6 +101,9 @@ public enum MigrationError: Error, Hashable, Sendable {
     case notValidated(PathID)
     /// The path carries the application's data: switch to another first.
     case pathActive(PathID)
+    /// The server is not known to be at this address: paths lead to that of the handshake and to those that the server
+    /// prefers (RFC 9000, section 9).
+    case unknownServerAddress(NetworkAddress)
     /// No such path; it was closed.
     case unknownPath(PathID)
     /// The peer gave no unused connection ID; try again later.
@@ -160,6 +167,7 @@ extension MigrationError: CustomStringConvertible {
         case .handshakeNotConfirmed: "the handshake is not confirmed yet"
         case .notValidated(let path): "\(path) is not validated; probe it first"
         case .pathActive(let path): "\(path) carries the application's data; switch to another path first"
+        case .unknownServerAddress(let address): "the server is not known to be at \(address)"
         case .unknownPath(let path): "\(path) does not exist (any more)"
         case .noConnectionIDAvailable(let path): "the peer gave no unused connection ID for \(path)"
         case .timedOut(let path): "no challenge on \(path) was answered in time"

@@ -51,6 +51,12 @@ struct PathTable: ~Copyable {
         return nil
     }
 
+    /// Whether the peer has proved an address, on whatever path.
+    func contains(validatedRemote remote: NetworkAddress) -> Bool {
+        for index in paths.indices where paths[index].isValidated && paths[index].tuple.remote == remote { return true }
+        return false
+    }
+
     /// Whether there was a path of this ID, open or closed.
     func hasExisted(_ id: PathID) -> Bool { id.rawValue < nextID }
 

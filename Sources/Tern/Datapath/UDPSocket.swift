@@ -32,6 +32,8 @@ final class UDPSocket: @unchecked Sendable {
     var backlog = SendBacklog()
     /// Who takes the connections of new clients.
     var listener: ListenerState?
+    /// The socket of the same transport for the other address family.
+    weak var sibling: UDPSocket?
 
     /// A datagram of ours is never larger than a socket takes in one call (RFC 768, and the IP header).
     static let maximumBatchSize = 65_487

@@ -30,6 +30,8 @@ extension ConnectionDriver {
                 failWriters(of: id, StreamError.stoppedByPeer(code: code))
             case .streamsAvailable(let direction):
                 serveOpeners(direction, &connection)
+            case .preferredAddressOffered(let addresses):
+                followPreferredAddress(addresses, of: &connection, now: now)
             case .path(let event):
                 pathsChanged = true
                 if pathSubscribers.isEmpty && probeWaits.isEmpty { continue }

@@ -4,10 +4,11 @@ internal import NIOCore
 
 // The four verbs: add, probe, switch, close. Those that need a confirmed handshake wait for it.
 extension ConnectionDriver {
-    func addPath(over transport: Transport) async throws -> Path {
+    /// - Parameter remote: an address of the server's; nil for the one in use, or else one that the transport can reach.
+    func addPath(over transport: Transport, to remote: NetworkAddress? = nil) async throws -> Path {
         guard transport.worker === worker else { throw TernError.transportOnAnotherEventLoop }
         return try await confirming {
-            guard let remote = self.published.withLock({ $0.activeTuple?.remote }) else {
+            guard let remote = remote ?? self.remoteAddress(reachableOver: transport) else {
                 return .failure(self.reasonForRefusal)
             }
             guard !transport.isClosed else { return .failure(TernError.transportClosed) }
@@ -27,6 +28,13 @@ extension ConnectionDriver {
                 return Path(id: id, tuple: tuple, driver: self)
             }
         }
+    }
+
+    /// The server's address in use, if the transport has a socket of its family; else another one that it can reach.
+    private func remoteAddress(reachableOver transport: Transport) -> NetworkAddress? {
+        let (current, known) = published.withLock { ($0.activeTuple?.remote, $0.serverAddresses) }
+        guard let current, role == .client, transport.socket(for: current.family) == nil else { return current }
+        return known.first { transport.socket(for: $0.family) != nil } ?? current
     }
 
     func probe(_ path: PathID, timeout: Duration) async throws -> ProbeReport {

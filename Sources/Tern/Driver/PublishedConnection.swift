@@ -14,6 +14,8 @@ struct PublishedConnection: Sendable {
     /// The addresses of the path last active: still known when the connection is gone.
     var activeTuple: FourTuple?
     var applicationProtocol: String?
+    /// Where the server may be reached, of a client.
+    var serverAddresses: [NetworkAddress] = []
     var closeReason: CloseReason?
     /// The connection's last counters, once it is over.
     var finalStatistics: ConnectionStatistics?
@@ -39,7 +41,11 @@ extension ConnectionDriver {
     /// The first publication: the path that there is now is the handshake's.
     func publishInitially(_ connection: borrowing QUICConnection) {
         let active = connection.activePath
-        published.withLock { $0.initialPath = active }
+        let addresses = connection.serverAddresses
+        published.withLock {
+            $0.initialPath = active
+            $0.serverAddresses = addresses
+        }
         publish(connection)
     }
 }
