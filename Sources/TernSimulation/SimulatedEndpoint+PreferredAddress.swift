@@ -11,7 +11,9 @@ extension SimulatedEndpoint {
             let active = connection.pathSnapshot(connection.activePath)?.tuple.transport
             let ways = addresses.compactMap { address -> FourTuple? in
                 let usable = interfaces.filter { $0.isOpen && $0.address.family == address.family }
-                guard let interface = usable.first(where: { $0.transport == active }) ?? usable.first else { return nil }
+                guard let interface = usable.first(where: { $0.transport == active }) ?? usable.first else {
+                    return nil
+                }
                 return FourTuple(transport: interface.transport, local: interface.address, remote: address)
             }
             connection.followPreferredAddress(over: ways, now: now)

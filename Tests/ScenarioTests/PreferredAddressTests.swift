@@ -58,7 +58,9 @@ struct PreferredAddressTests {
         }
     }
 
-    @Test("the client proves it when the handshake is confirmed, then moves, under a new ID, and no data is held up (M30, M31)")
+    @Test(
+        "the client proves it when the handshake is confirmed, then moves, under a new ID, and no data is held up (M30, M31)"
+    )
     func moves() async {
         await check { random in
             var scenario = Self.preferring("preferred IPv4 address")
@@ -79,7 +81,8 @@ struct PreferredAddressTests {
                     if datagram.destination == Testbed.preferredIPv4 {
                         testbed.expect(isConfirmed, "sent to the preferred address in the handshake")
                         testbed.expect(
-                            isProved || datagram.payload.count >= 1_200, "no padded challenge: \(datagram.payload.count)")
+                            isProved || datagram.payload.count >= 1_200,
+                            "no padded challenge: \(datagram.payload.count)")
                         testbed.expect(id.map { !handshakeIDs.contains($0) } ?? false, "an ID used before (M17)")
                     }
                     if datagram.source == Testbed.preferredIPv4, firstFromThere == nil {
@@ -101,7 +104,8 @@ struct PreferredAddressTests {
             }
             return scenario
         } expecting: { report in
-            unless(report.switches == 1 && report.peerMoves == 1, "\(report.switches) switches, \(report.peerMoves) moves")
+            unless(
+                report.switches == 1 && report.peerMoves == 1, "\(report.switches) switches, \(report.peerMoves) moves")
                 ?? unless(report.largestGap <= .milliseconds(400), "a gap of \(report.largestGap)")
                 ?? unless(report.sharedServerDestinationIDs == 0, "the server used an ID towards two addresses (M17)")
         }
@@ -114,7 +118,8 @@ struct PreferredAddressTests {
             scenario.script = { Self.expectMove($0, to: Testbed.preferredIPv6, by: .address) }
             return scenario
         } expecting: { report in
-            unless(report.switches == 1 && report.peerMoves == 1, "\(report.switches) switches, \(report.peerMoves) moves")
+            unless(
+                report.switches == 1 && report.peerMoves == 1, "\(report.switches) switches, \(report.peerMoves) moves")
         }
     }
 
@@ -187,7 +192,8 @@ struct PreferredAddressTests {
         }
     }
 
-    @Test("addresses that could harm others are not sent to: loopback, link-local, multicast, reflector ports (M31, M41)")
+    @Test(
+        "addresses that could harm others are not sent to: loopback, link-local, multicast, reflector ports (M31, M41)")
     func hostile() async {
         await check { random in
             let hostile: [PreferredAddresses?] = [
@@ -238,7 +244,8 @@ struct PreferredAddressTests {
             }
             return scenario
         } expecting: { report in
-            unless(report.switches == 2 && report.peerMoves == 2, "\(report.switches) switches, \(report.peerMoves) moves")
+            unless(
+                report.switches == 2 && report.peerMoves == 2, "\(report.switches) switches, \(report.peerMoves) moves")
         }
     }
 
@@ -268,10 +275,11 @@ struct PreferredAddressTests {
             scenario.nat = .init()
             scenario.nat?.oldMappings = random.next() % 2 == 0 ? .die : .linger(.seconds(1))
             let kind: SimulatedNAT.Rebinding = random.next() % 2 == 0 ? .port : .address
-            // The handshake is confirmed after two round trips, 80 ms.
-            let moments = (0..<3).map { _ in random.time(in: .milliseconds(60)...(.milliseconds(260))) }
+            let moments = (0..<3).map { _ in random.time(in: .zero...(.milliseconds(180))) }
             scenario.script = { testbed in
-                for moment in moments { testbed.at(moment) { testbed.nat?.rebind(kind) } }
+                testbed.whenConfirmed {
+                    for moment in moments { testbed.after(moment) { testbed.nat?.rebind(kind) } }
+                }
                 Self.expectMove(testbed, to: Testbed.preferredIPv4)
             }
             return scenario
@@ -330,12 +338,15 @@ struct PreferredAddressTests {
             }
             return scenario
         } expecting: {
-            unless($0.peerMoves == 0, "the server followed a stranger that answered no challenge: \($0.peerMoves) moves")
+            unless(
+                $0.peerMoves == 0, "the server followed a stranger that answered no challenge: \($0.peerMoves) moves")
                 ?? unless($0.largestGap <= .milliseconds(200), "a gap of \($0.largestGap)")
         }
     }
 
-    @Test("from IPv4 to IPv6 and back, by the application, where the server is known at addresses of both (M1 to M5, M31)")
+    @Test(
+        "from IPv4 to IPv6 and back, by the application, where the server is known at addresses of both (M1 to M5, M31)"
+    )
     func betweenFamilies() async {
         await check { random in
             var scenario = Self.preferring("between families", ipv6: true)
@@ -370,7 +381,8 @@ struct PreferredAddressTests {
             }
             return scenario
         } expecting: { report in
-            unless(report.switches == 7 && report.peerMoves == 7, "\(report.switches) switches, \(report.peerMoves) moves")
+            unless(
+                report.switches == 7 && report.peerMoves == 7, "\(report.switches) switches, \(report.peerMoves) moves")
                 ?? unless(report.sharedServerDestinationIDs == 0, "the server used an ID towards two addresses (M17)")
         }
     }
@@ -399,7 +411,8 @@ struct PreferredAddressTests {
     @Test("a client with connection IDs of no length follows, too (M18, M31)")
     func emptyClientIDs() async {
         await check(atMost: 5) { random in
-            var scenario = Self.preferring("preferred address, client without IDs", ipv4: random.next() % 2 == 0, ipv6: true)
+            var scenario = Self.preferring(
+                "preferred address, client without IDs", ipv4: random.next() % 2 == 0, ipv6: true)
             scenario.clientEndpoint.connectionIDLength = 0
             let expected = scenario.server.preferredAddresses?.ipv4 ?? Testbed.preferredIPv6
             scenario.script = { Self.expectMove($0, to: expected) }

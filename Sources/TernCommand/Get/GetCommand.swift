@@ -48,6 +48,9 @@ struct GetCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("How long silence is borne.", valueName: "time"))
     var idleTimeout = DurationArgument(.seconds(30))
 
+    @Flag(name: .customLong("stay"), help: "Does not move to an address that the server prefers.")
+    var isStaying = false
+
     @Flag(name: .shortAndLong, help: "Shows no progress and no summary.")
     var quiet = false
 
@@ -108,7 +111,8 @@ struct GetCommand: AsyncParsableCommand {
     private func run(_ download: Download, tls: TLSConfiguration, line: LiveLine) async throws -> [String] {
         let authority = download.authority
         let remote = try authority.resolved()
-        let any = remote.protocol == .inet6 ? "[::]:0" : "0.0.0.0:0"
+        // A socket of each family, so that a server may prefer to be reached at an address of the other one.
+        let any = isStaying ? (remote.protocol == .inet6 ? "[::]:0" : "0.0.0.0:0") : "[::]:0"
         let transport = try await attempting("cannot use the address \(local ?? any)") {
             try await Transport.bind(to: local.flatMap { HostPort(bindAddress: $0)?.description } ?? any)
         }
@@ -116,6 +120,7 @@ struct GetCommand: AsyncParsableCommand {
         let connection = try await attempting("cannot connect to \(authority)") {
             var configuration = ConnectionConfiguration()
             configuration.maxIdleTimeout = idleTimeout
+            configuration.followsPreferredAddress = !isStaying
             return try await transport.connect(
                 to: authority.description,
                 tls: tls,
@@ -126,6 +131,7 @@ struct GetCommand: AsyncParsableCommand {
         let migration = Migration(connection: connection, initialTransport: transport, reportsTo: quiet ? nil : line)
         let problems = try await withThrowingTaskGroup(of: Void.self) { group in
             if line.isEnabled { group.addTask { await show(download, on: line) } }
+            if !quiet { group.addTask { await reportServerMoves(of: connection, above: line) } }
             if let migrateAfter {
                 let hops = via.compactMap { HostPort(bindAddress: $0) }
                 group.addTask { await migration.run(hops, every: migrateAfter.bytes, of: download.progress) }
@@ -139,6 +145,22 @@ struct GetCommand: AsyncParsableCommand {
         let (lastTransport, migrationProblem) = await migration.result
         await lastTransport.close()
         return problems + (migrationProblem.map { [$0] } ?? [])
+    }
+
+    /// Tells when the connection goes to an address that its server prefers.
+    private func reportServerMoves(of connection: Connection, above line: LiveLine) async {
+        func report(_ path: Path) {
+            line.clear()
+            StandardError.line("server preferred \(path.remoteAddress)")
+        }
+        let initial = connection.initialPath.remoteAddress
+        let events = connection.pathEvents
+        // It may have moved before anybody listened.
+        if connection.remoteAddress != initial { return report(connection.activePath) }
+        for await event in events {
+            guard case .switched(_, let id, .preferredAddress) = event, let path = connection.path(id) else { continue }
+            return report(path)
+        }
     }
 
     private func show(_ download: Download, on line: LiveLine) async {

@@ -21,6 +21,13 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "The address to listen on; port 0 takes any.")
     var listen = HostPort(host: "127.0.0.1", port: 4_433)
 
+    @Option(
+        name: .customLong("preferred-address"),
+        help: ArgumentHelp(
+            "Another address to serve on, to which clients are asked to move; one of each family.", valueName: "address")
+    )
+    var preferredAddresses: [HostPort] = []
+
     @Option(name: .customLong("cert"), help: ArgumentHelp("The certificate and its chain, PEM.", valueName: "file"))
     var certificate: String?
 
@@ -45,11 +52,14 @@ struct ServeCommand: AsyncParsableCommand {
             hosts: Array(Set([listen.host, "localhost"])).sorted()
         )
         let address = try listen.resolved()
+        let preferred = try await bindPreferredAddresses()
         let (transport, listener) = try await attempting("cannot listen on \(listen)") {
             let transport = try await Transport.bind(to: address.text)
-            let listener = try await transport.listen(tls: tls, applicationProtocols: [HTTP09.applicationProtocol])
+            let listener = try await transport.listen(
+                tls: tls, applicationProtocols: [HTTP09.applicationProtocol], preferred: preferred)
             return (transport, listener)
         }
+        for transport in preferred { StandardOutput.line("preferred \(transport.localAddress)") }
         StandardOutput.line("ready \(transport.localAddress)")
         let server = fileServer(for: folder)
         try await untilSignalled {
@@ -60,6 +70,16 @@ struct ServeCommand: AsyncParsableCommand {
             }
         }
         await transport.close()
+        for transport in preferred { await transport.close() }
+    }
+
+    private func bindPreferredAddresses() async throws -> [Transport] {
+        var transports: [Transport] = []
+        for address in preferredAddresses {
+            let text = try address.resolved().text
+            transports.append(try await attempting("cannot use \(address)") { try await Transport.bind(to: text) })
+        }
+        return transports
     }
 
     private func fileServer(for folder: ServedFolder) -> FileServer {
@@ -98,7 +118,9 @@ extension PathEvent {
         func address(_ path: PathID) -> String { connection.path(path).map { "\($0.remoteAddress)" } ?? "\(path)" }
         return switch self {
         case .peerMoved(let old, let new, let move):
-            "client moved \(address(old)) → \(address(new))" + (move == .portOnly ? " (port only)" : "")
+            move == .preferredAddress
+                ? "client \(address(new)) came to \(connection.path(new).map { "\($0.localAddress)" } ?? "\(new)")"
+                : "client moved \(address(old)) → \(address(new))" + (move == .portOnly ? " (port only)" : "")
         case .validated(let path, let rtt, let challenges):
             "client validated at \(address(path)) in \(rtt.duration.text), "
                 + "\(challenges) challenge\(challenges == 1 ? "" : "s")"
