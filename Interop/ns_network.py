@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Network namespaces, and networks between them, that are gone when their maker is."""
 
+import re
 import secrets
 import subprocess
+import time
 
 #: The server's address, on its loopback interface: the same over whichever network it is reached.
 SERVER = "10.210.0.1"
+#: All its addresses there, when `Network.add_addresses` has been called.
+SERVER_ADDRESSES = [SERVER, "10.210.0.9", "fd00:210::1", "fd00:210::9"]
 
 
 class Failure(Exception):
@@ -87,6 +91,32 @@ class Network:
 
     def add_route(self, *table: str) -> None:
         self.client.ip("route", "add", SERVER, "via", self.gateway, "dev", self.link, *table)
+
+    def add_addresses(self) -> None:
+        """Gives the server all its addresses, the network IPv6, and the client routes to them."""
+        for namespace, address in ((self.server, "1"), (self.client, "2")):
+            namespace.ip("addr", "add", f"fd00:210:{self.number}::{address}/64", "dev", self.link, "nodad")
+        for address in SERVER_ADDRESSES:
+            if ":" in address:
+                self.server.ip("addr", "add", f"{address}/128", "dev", "lo")
+                self.client.ip("route", "add", address, "via", f"fd00:210:{self.number}::1", "dev", self.link)
+            else:
+                if address != SERVER:
+                    self.server.ip("addr", "add", f"{address}/32", "dev", "lo")
+                self.client.ip("route", "add", address, "via", self.gateway, "dev", self.link)
+
+    def server_link_local(self) -> str:
+        """The server's link-local address on this network, when both sides may use theirs."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            texts = [
+                space.ip("-6", "-o", "addr", "show", "dev", self.link, "scope", "link", "-tentative")
+                for space in (self.client, self.server)
+            ]
+            if all(texts):
+                return re.search(r"inet6 ([0-9a-f:]+)/", texts[1]).group(1)
+            time.sleep(0.1)
+        raise Failure(f"no link-local addresses on {self.link}")
 
     def remove_route(self) -> None:
         self.client.ip("route", "del", SERVER, "via", self.gateway, "dev", self.link)

@@ -6,7 +6,7 @@ file's bytes and FIN.
 in flight and the client owes no acknowledgement: a NAT that rebinds then leaves the server sending to a dead address
 until the client speaks on its own account.
 
-Prints `ready HOST:PORT`, and for each connection that ends `closed addresses=N`: how many addresses it came from.
+With --preferred-address, clients are asked to move there. Prints `ready HOST:PORT`, and for each connection that ends `closed addresses=N`: how many addresses it came from.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import os
 import pathlib
 import urllib.parse
 
+import aioquic_preferred
 from aioquic.asyncio import QuicConnectionProtocol, serve
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, QuicEvent, StreamDataReceived
@@ -92,6 +93,7 @@ async def main() -> None:
     parser.add_argument("--certificate", required=True)
     parser.add_argument("--private-key", required=True)
     parser.add_argument("--retry", action="store_true", help="validate addresses with a Retry packet")
+    parser.add_argument("--preferred-address", metavar="HOST:PORT", help="another address, to which clients shall move")
     parser.add_argument("--idle-timeout", type=float, default=30)
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
@@ -110,10 +112,16 @@ async def main() -> None:
     )
     configuration.load_cert_chain(options.certificate, options.private_key)
     host, _, port = options.listen.rpartition(":")
+    if options.preferred_address:
+        preferred_host, _, preferred_port = options.preferred_address.rpartition(":")
+        preferred = await aioquic_preferred.open_socket(preferred_host.strip("[]"), int(preferred_port))
+        aioquic_preferred.announce(preferred[0].get_extra_info("sockname")[:2])
     server = await serve(
         host.strip("[]"), int(port), configuration=configuration, create_protocol=FileProtocol, retry=options.retry
     )
     address = server._transport.get_extra_info("sockname")
+    if options.preferred_address:
+        aioquic_preferred.join(server, *preferred)
     print(f"ready {address[0]}:{address[1]}", flush=True)
     await asyncio.Event().wait()
 
