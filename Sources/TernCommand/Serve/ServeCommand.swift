@@ -24,7 +24,8 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(
         name: .customLong("preferred-address"),
         help: ArgumentHelp(
-            "Another address to serve on, to which clients are asked to move; one of each family.", valueName: "address")
+            "Another address to serve on, to which clients are asked to move; one of each family.", valueName: "address"
+        )
     )
     var preferredAddresses: [HostPort] = []
 
