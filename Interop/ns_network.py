@@ -126,3 +126,13 @@ class Network:
         table = str(100 + self.number)
         self.add_route("table", table)
         self.client.ip("rule", "add", "from", self.address, "lookup", table)
+
+    def take_down(self) -> None:
+        """With the client's link its routes go."""
+        self.client.ip("link", "set", self.link, "down")
+
+    def bring_up(self, metric: int) -> None:
+        """The link is up again, and whoever configures networks has added the routes."""
+        self.client.ip("link", "set", self.link, "up")
+        self.add_route("metric", str(metric))
+        self.add_route("table", str(100 + self.number))

@@ -19,6 +19,9 @@ public struct TransportConfiguration: Sendable {
     /// each connection finds acknowledged at once, and the larger are the batches that it sends then.
     public var readsPerCall = 64
 
+    /// Where connections with the automatic migration policy learn of this host's networks.
+    public var networkMonitor = NetworkMonitor.system
+
     public init(logger: Logger = Logger(label: "tern")) {
         self.logger = logger
     }

@@ -43,6 +43,15 @@ extension Transport {
         return try await start(opened, on: eventLoop, configuration: configuration)
     }
 
+    /// Opens one socket on an address of this host, tied to the interface `device` if that is not nil.
+    static func bind(
+        to address: NetworkAddress, device: String?, on eventLoop: (any EventLoop)?,
+        configuration: TransportConfiguration
+    ) async throws(TernError) -> Transport {
+        try await start(
+            [try OpenSocket(on: address, device: device)], on: eventLoop, configuration: configuration)
+    }
+
     /// Opens UDP sockets on the addresses of a network interface, one IPv4 and one IPv6 as far as it has them, and ties them
     /// to it, so that what they send leaves there whatever the routes say.
     ///

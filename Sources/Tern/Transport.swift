@@ -119,6 +119,8 @@ public final class Transport: Sendable {
         let driver = worker.addDriver(
             for: handle, role: .client, establishment: .connecting(suspension),
             sendBufferLimit: configuration.sendBufferLimit, logger: self.configuration.logger)
+        driver.transportConfiguration = self.configuration
+        driver.published.withLock { $0.migration = configuration.migration }
         worker.touch(driver)
         worker.scheduleService()
         return driver
@@ -182,14 +184,17 @@ public final class Transport: Sendable {
 
     /// Closes the socket. Connections lose the paths over it, and go on over others if they have any.
     public func close() async {
-        await worker.run {
-            let listener = self.state.withLock { state in
-                state.isClosed = true
-                return state.listener
-            }
-            if let listener { self.stopListening(listener, failure: .transportClosed) }
-            for socket in self.sockets { self.worker.remove(socket) }
+        await worker.run { self.closeOnLoop() }
+    }
+
+    /// The same for a caller on the event loop.
+    func closeOnLoop() {
+        let listener = state.withLock { state in
+            state.isClosed = true
+            return state.listener
         }
+        if let listener { stopListening(listener, failure: .transportClosed) }
+        for socket in sockets { worker.remove(socket) }
     }
 
     /// Gives the socket another port without telling anyone, as a NAT would that has forgotten its mapping: for tests and

@@ -9,7 +9,8 @@ struct TernTool: AsyncParsableCommand {
         commandName: "tern",
         abstract: "QUIC for connections that outlive the network under them.",
         subcommands: [
-            DemoCommand.self, ServeCommand.self, GetCommand.self, NATCommand.self, PerfCommand.self,
+            DemoCommand.self, ServeCommand.self, GetCommand.self, RoamCommand.self, NATCommand.self,
+            PerfCommand.self,
         ]
     )
 

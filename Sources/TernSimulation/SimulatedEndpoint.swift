@@ -45,6 +45,7 @@ public final class SimulatedEndpoint: DatagramReceiver {
     private var touched: [ConnectionRecord] = []
     private var isFlushScheduled = false
     private var serviceCount = 0
+    private var nextPort: UInt16 = 52_000
     private var pendingEvents: [ConnectionEvent] = []
     private let buffer: UnsafeMutableRawBufferPointer
 
@@ -71,6 +72,21 @@ public final class SimulatedEndpoint: DatagramReceiver {
             behind: nat)
         interfaces.append(interface)
         return interface
+    }
+
+    /// Opens another socket on an interface, at a port that was not used before.
+    public func openSocket(beside interface: SimulatedInterface) -> SimulatedInterface? {
+        nextPort += 1
+        guard let socket = network.openSocket(beside: interface, port: nextPort) else { return nil }
+        interfaces.append(socket)
+        return socket
+    }
+
+    /// Closes a socket that `openSocket` made.
+    public func closeSocket(_ socket: SimulatedInterface) {
+        lose(socket)
+        network.forget(socket)
+        interfaces.removeAll { $0 === socket }
     }
 
     /// Closes the interface's socket: all connections hear that the transport is lost.

@@ -69,7 +69,8 @@ public final class SimulatedNetwork {
     }
 
     private enum Route {
-        case interface(SimulatedInterface)
+        /// Sockets of one host's interface, told apart by their ports.
+        case sockets([SimulatedInterface])
         case nat(SimulatedNAT)
     }
 
@@ -107,11 +108,42 @@ public final class SimulatedNetwork {
             inbound: SimulatedLink(inbound, random: random.split()), nat: nat, receiver: receiver)
         nextTransport += 1
         if nat == nil {
-            routes[address.withPort(0)] = .interface(interface)
+            addRoute(to: interface)
         } else {
             insideInterfaces[address] = interface
         }
         return interface
+    }
+
+    /// Another socket on an interface, at the next free port: the same links, the same NAT.
+    func openSocket(beside interface: SimulatedInterface, port: UInt16) -> SimulatedInterface? {
+        guard let receiver = interface.receiver else { return nil }
+        let socket = SimulatedInterface(
+            name: "\(interface.name):\(port)", transport: TransportID(nextTransport),
+            address: interface.address.withPort(port), outbound: interface.outbound, inbound: interface.inbound,
+            nat: interface.nat, receiver: receiver)
+        nextTransport += 1
+        socket.sendError = interface.sendError
+        socket.localMaximumPayload = interface.localMaximumPayload
+        if interface.nat == nil {
+            addRoute(to: socket)
+        } else {
+            insideInterfaces[socket.address] = socket
+        }
+        return socket
+    }
+
+    func forget(_ socket: SimulatedInterface) {
+        insideInterfaces[socket.address] = nil
+        guard socket.nat == nil, case .sockets(let sockets) = routes[socket.address.withPort(0)] else { return }
+        routes[socket.address.withPort(0)] = .sockets(sockets.filter { $0 !== socket })
+    }
+
+    private func addRoute(to interface: SimulatedInterface) {
+        let key = interface.address.withPort(0)
+        var sockets: [SimulatedInterface] = []
+        if case .sockets(let known) = routes[key] { sockets = known }
+        routes[key] = .sockets(sockets + [interface])
     }
 
     /// A NAT whose first outside address is `address`; each rebinding of the address takes the next one.
@@ -172,8 +204,12 @@ public final class SimulatedNetwork {
 
     private func forward(_ datagram: SimulatedDatagram) {
         switch routes[datagram.destination.withPort(0)] {
-        case .interface(let interface) where interface.address.port == datagram.destination.port:
-            arrive(datagram, interface)
+        case .sockets(let sockets):
+            guard let socket = sockets.first(where: { $0.address.port == datagram.destination.port }) else {
+                unroutableCount += 1
+                return
+            }
+            arrive(datagram, socket)
         case .nat(let nat):
             guard let inside = nat.insideAddress(of: datagram.destination, from: datagram.source, now: now),
                 let interface = insideInterfaces[inside]
@@ -184,7 +220,7 @@ public final class SimulatedNetwork {
             var translated = datagram
             translated.destination = inside
             arrive(translated, interface)
-        default:
+        case nil:
             unroutableCount += 1
         }
     }

@@ -19,10 +19,13 @@ struct TestPair: Sendable {
     static func connected(
         serverAddress: String = "127.0.0.1:0", clientAddress: String = "127.0.0.1:0", targetHost: String = "127.0.0.1",
         clientConfiguration: ConnectionConfiguration = ConnectionConfiguration(),
-        serverConfiguration: ConnectionConfiguration = ConnectionConfiguration()
+        serverConfiguration: ConnectionConfiguration = ConnectionConfiguration(),
+        clientMonitor: NetworkMonitor = .system
     ) async throws -> TestPair {
         let serverTransport = try await Transport.bind(to: serverAddress)
-        let clientTransport = try await Transport.bind(to: clientAddress)
+        var clientSettings = TransportConfiguration()
+        clientSettings.networkMonitor = clientMonitor
+        let clientTransport = try await Transport.bind(to: clientAddress, configuration: clientSettings)
         let listener = try await serverTransport.listen(
             tls: TestCredentials.server(), applicationProtocols: ["test"], configuration: serverConfiguration)
         async let accepted = listener.next()

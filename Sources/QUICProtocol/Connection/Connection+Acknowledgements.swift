@@ -77,6 +77,7 @@ extension QUICConnection {
             let change = paths[index].recovery.apply(ackOutcome, maxAckDelay: peerParameters.maxAckDelay, now: now)
             paths[index].statistics.packetsLost += UInt64(change.packetsLost)
             statistics.packetsLost += UInt64(change.packetsLost)
+            if change.packetsAcknowledged > 0, index == paths.activeIndex { noteProgress(now: now) }
         }
     }
 
@@ -196,7 +197,7 @@ extension QUICConnection {
     }
 
     /// Marks what the oldest packets carried to be sent again. They stay in flight: they may yet be acknowledged.
-    private mutating func resendOldest(in space: PacketNumberSpaceID, packets count: Int) {
+    mutating func resendOldest(in space: PacketNumberSpaceID, packets count: Int) {
         if space != .application {
             crypto[space.level].retransmitAllUnacknowledged()
             return

@@ -86,6 +86,9 @@ extension QUICConnection {
         if isAckEliciting {
             timers.ackElicitingSent(now: now)
             timers.lastSentAt = now
+            if level == .oneRTT, timers.answerAwaitedSince == nil, pathIndex == paths.activeIndex {
+                timers.answerAwaitedSince = now
+            }
         }
         return true
     }

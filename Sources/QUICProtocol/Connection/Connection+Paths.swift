@@ -49,6 +49,7 @@ extension QUICConnection {
     private func checkMayMigrate(towards remote: NetworkAddress) throws(MigrationError) {
         if let closeReason { throw .connectionClosed(closeReason) }
         guard role == .client else { throw .serverCannotMigrate }
+        guard !isMigrationDisabled else { throw .migrationDisabled }
         // It concerns the address of the handshake only: from a preferred one that the client has moved to it may move on
         // (RFC 9000, section 18.2).
         let isFree = remote != preferred.handshakeAddress && preferred.progress == .moved
@@ -112,6 +113,12 @@ extension QUICConnection {
     public mutating func switchPath(
         to id: PathID, withoutValidation: Bool = false, now: Instant
     ) throws(MigrationError) {
+        try switchPath(to: id, withoutValidation: withoutValidation, reason: .application, now: now)
+    }
+
+    mutating func switchPath(
+        to id: PathID, withoutValidation: Bool, reason: SwitchReason, now: Instant
+    ) throws(MigrationError) {
         clock = now
         let index = try index(ofPath: id)
         try checkMayMigrate(towards: paths[index].tuple.remote)
@@ -129,18 +136,31 @@ extension QUICConnection {
             startValidation(ofPathAt: index, now: now)
         }
         noteTokenChanges()
-        activate(index, reason: .application)
+        activate(index, reason: reason)
     }
 
     /// Makes a path the one for the application's data, and sees to it that the peer hears of it.
     mutating func activate(_ index: Int, reason: SwitchReason) {
         let old = paths.activeID
+        let oldTuple = paths.active.tuple
         paths.activate(index)
         timers.probeTimeoutCount = 0
         timers.pacingDeadline = nil
         timers.isAmplificationBlocked = false
+        timers.answerAwaitedSince = nil
+        paths.active.isDegraded = false
         // A server that is to follow needs a packet that is no probe.
         spaces.requestProbe(in: .application)
+        // To move for trouble, or to follow who did, is to expect that what was in flight is lost. Acknowledgements are
+        // among it, so the last is said again; and the oldest packets' frames go again at once, so that streams go on
+        // after one round trip rather than when the loss is proved.
+        let isSameNetwork =
+            oldTuple.local.hasSameIP(as: paths.active.tuple.local)
+            && oldTuple.remote.hasSameIP(as: paths.active.tuple.remote)
+        if reason != .application, !isSameNetwork {
+            spaces.application.received.acknowledgementDropped(now: clock)
+            resendOldest(in: .application, packets: 2)
+        }
         events.append(.path(.switched(from: old, to: paths.activeID, reason)))
         startDiscovery(ofPathAt: paths.activeIndex)
         activePathChanged(from: old)
@@ -200,6 +220,7 @@ extension QUICConnection {
         guard let index = paths.index(of: id), paths[index].hasSendError else { return }
         paths[index].hasSendError = false
         guard index == paths.activeIndex else { return }
+        events.append(.path(.recovered(id)))
         // The network is back: say so at once, rather than when the next probe is due.
         timers.probeTimeoutCount = 0
         timers.silenceInterval = .zero

@@ -215,6 +215,7 @@ extension QUICConnection {
             now: arrival.now)
         if contents.hasCrypto { try advanceHandshake(level: level, now: arrival.now) }
         if contents.hasStreamData { timers.silenceInterval = .zero }
+        if level == .oneRTT { noteArrival(on: pathID, hasStreamData: contents.hasStreamData, now: arrival.now) }
         return true
     }
 

@@ -27,6 +27,12 @@ struct TimerState {
     var silenceInterval: Nanoseconds = .zero
     /// The memory that sending takes was given back since the last packet was sent.
     var isMemoryReleased = false
+    /// Since when an answer on the active path is waited for; nil if none is. It begins anew with each sign of progress.
+    var answerAwaitedSince: Instant?
+    /// Of the peer's streams, when progress was last seen.
+    var streamBytesAtProgress: UInt64 = 0
+    /// The last packet received carried data of a stream: if nothing follows, data has stopped in mid-flow.
+    var lastArrivalHadData = false
     /// Scratch for loss detection.
     var lossLimits: [PathLossLimit] = []
 
@@ -74,6 +80,7 @@ extension QUICConnection {
         }
         consider(paths.nextDeadline)
         consider(preferred.abandonsHandshakeAddressAt)
+        consider(degradingDeadline)
         consider(protection.keyExpiry)
         consider(memoryReleaseAt)
         return earliest == .distantFuture ? nil : earliest
@@ -98,6 +105,7 @@ extension QUICConnection {
         if let (instant, timer) = lossDeadline(), now >= instant { lossDeadlineExpired(timer, now: now) }
         if let instant = timers.pacingDeadline, now >= instant { timers.pacingDeadline = nil }
         if let instant = pingDeadline, now >= instant { sendPing(now: now) }
+        if let instant = degradingDeadline, now >= instant { noteDegrading() }
         pathDeadlineExpired(now: now)
         preferredAddressDeadlineExpired(now: now)
         protection.expireOldKeys(now: now)
@@ -169,6 +177,9 @@ extension QUICConnection {
     private static var longestSilence: Nanoseconds { .seconds(5) }
 
     private mutating func sendPing(now: Instant) {
+        if timers.lastArrivalHadData, timers.answerAwaitedSince == nil, streams.isAwaitingPeerData {
+            timers.answerAwaitedSince = max(timers.silentSince, now - initialSilence)
+        }
         spaces.requestProbe(in: .application)
         // If it is credit that we wait for, say so again (RFC 9000, section 4.1).
         if streams.isFlowControlBlocked { streams.repeatBlockedFrames() }

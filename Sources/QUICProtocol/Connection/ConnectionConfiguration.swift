@@ -46,6 +46,8 @@ public struct ConnectionConfiguration: Sendable {
     public var preferredAddresses: PreferredAddresses?
     /// A client's: whether it moves to an address that its server prefers, once that has answered there (M31).
     public var followsPreferredAddress = true
+    /// Who moves the connection between networks. Of a client; a server cannot (RFC 9000, section 9).
+    public var migration = MigrationPolicy.manual
     /// Connection IDs of the peer's that we hold at once, 2 to 8.
     public var activeConnectionIDLimit = 8
     /// Packets sealed with one key before we start a key update. Nil: as late as the cipher allows.

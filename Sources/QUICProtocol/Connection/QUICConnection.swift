@@ -11,14 +11,16 @@ import DequeModule
 /// The rooms that it composes each have a folder of their own; its own code is in this folder:
 /// `Connection+Receive` (datagram to frames), `+Frames` (frames to rooms), `+Acknowledgements` (loss, probe timeouts),
 /// `+Transmit` and `+PacketBuilding` (rooms to datagrams), `+Handshake`, `+Timers`, `+Paths` (the application's verbs),
-/// `+Migration` (the peer's moves), `+PreferredAddress`, `+Discovery` (datagram sizes and ECN), `+Streams` and
-/// `+Close`.
+/// `+Migration` (the peer's moves), `+Policy` (the automatic policy's), `+PreferredAddress`, `+Discovery` (datagram sizes
+/// and ECN), `+Streams` and `+Close`.
 public struct QUICConnection: ~Copyable {
     public let role: Role
     public internal(set) var state: ConnectionState = .handshaking
     public internal(set) var statistics = ConnectionStatistics()
     /// Why it ended, once it did.
     public internal(set) var closeReason: CloseReason?
+    /// The application's verbs are refused (``MigrationPolicy/Mode/disabled``).
+    public var isMigrationDisabled: Bool
 
     let configuration: ConnectionConfiguration
     let version: QUICVersion
@@ -81,6 +83,7 @@ public struct QUICConnection: ~Copyable {
         protection.keyUpdateInterval = configuration.keyUpdateInterval
         self.role = role
         self.configuration = configuration
+        self.isMigrationDisabled = configuration.migration.mode == .disabled
         self.version = .v1
         self.ackDelayExponent = parameters.ackDelayExponent
         self.clock = now

@@ -42,6 +42,8 @@ struct Path {
     /// For choosing which path to forget when there are too many.
     var lastUsed: Instant
     var statistics = PathStatistics()
+    /// Nothing that was sent here was answered for four probe timeouts (M35); told once until something is.
+    var isDegraded = false
     /// The last send failed; told once until one succeeds.
     var hasSendError = false
 

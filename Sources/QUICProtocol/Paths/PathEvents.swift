@@ -16,6 +16,8 @@ public enum PathFailure: Hashable, Sendable {
 public enum SwitchReason: Hashable, Sendable {
     /// `switchPath` was called.
     case application
+    /// The automatic policy decided it; its decision says why.
+    case policy
     /// The peer was heard from another address.
     case peerMoved
     /// To the address that the server prefers (RFC 9000, section 9.6).
@@ -58,6 +60,10 @@ public enum PathEvent: Hashable, Sendable {
     /// The congestion state and RTT of a path left before are in force again (M13).
     case restored(PathID)
     case closed(PathID)
+    /// The active path makes no progress: nothing was answered for four probe timeouts (M35). It may recover.
+    case degraded(PathID)
+    /// The active path makes progress again, or the system sends there again.
+    case recovered(PathID)
     /// A path waits for the peer to issue a connection ID.
     case connectionIDsExhausted(PathID)
     /// Datagrams on the path have another size now, in bytes of UDP payload (RFC 9000, section 14.3).
@@ -93,6 +99,8 @@ public enum MigrationError: Error, Hashable, Sendable {
     case serverCannotMigrate
     /// The peer sent disable_active_migration. Rebindings by a NAT still work.
     case migrationDisabledByPeer
+    /// The connection's own policy is ``MigrationPolicy/disabled``.
+    case migrationDisabled
     /// The peer uses connection IDs of no length, so it could not tell whose packets come from a new address (M18).
     case peerUsesNoConnectionIDs
     /// The handshake is not confirmed yet; wait for it.
@@ -163,6 +171,7 @@ extension MigrationError: CustomStringConvertible {
         switch self {
         case .serverCannotMigrate: "a server cannot move a connection; the client does"
         case .migrationDisabledByPeer: "the peer does not allow active migration"
+        case .migrationDisabled: "the connection's own policy does not allow active migration"
         case .peerUsesNoConnectionIDs: "the peer uses zero-length connection IDs and cannot follow a migration"
         case .handshakeNotConfirmed: "the handshake is not confirmed yet"
         case .notValidated(let path): "\(path) is not validated; probe it first"

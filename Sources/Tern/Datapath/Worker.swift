@@ -141,6 +141,8 @@ final class Worker: @unchecked Sendable {
         freeSlots.append(driver.slot)
         endpoint.remove(driver.handle)
         if lastTouched == driver.handle { lastTouched = nil }
+        // Not within the service: closing a socket touches every connection.
+        if let roamer = driver.roamer { eventLoop.execute { roamer.shutDown() } }
     }
 
     // MARK: Touched connections

@@ -18,6 +18,9 @@ extension ConnectionDriver {
             case .handshakeConfirmed:
                 for wait in confirmationWaits { wait.resume(returning: ()) }
                 confirmationWaits = []
+                if published.withLock({ $0.migration.mode }) == .automatic {
+                    worker.eventLoop.execute { self.applyMigrationPolicy() }
+                }
             case .streamOpened(let id):
                 incomingStreams.put(Stream(id: id, driver: self))
             case .streamReadable(let id):
@@ -34,6 +37,7 @@ extension ConnectionDriver {
                 followPreferredAddress(addresses, of: &connection, now: now)
             case .path(let event):
                 pathsChanged = true
+                roamer?.note(event)
                 if pathSubscribers.isEmpty && probeWaits.isEmpty { continue }
                 // What a subscriber reads from the handles when it hears of the event is not older than the event.
                 publish(connection)
@@ -45,6 +49,7 @@ extension ConnectionDriver {
             }
         }
         if pathsChanged { publish(connection) }
+        roamer?.noteActivity(hasOpenStreams: connection.hasOpenStreams)
         return hasEvents
     }
 
@@ -113,5 +118,8 @@ extension ConnectionDriver {
         incomingStreams.finish()
         for subscriber in pathSubscribers.values { subscriber.finish() }
         pathSubscribers = [:]
+        roamer?.stop()
+        for subscriber in decisionSubscribers.values { subscriber.finish() }
+        decisionSubscribers = [:]
     }
 }

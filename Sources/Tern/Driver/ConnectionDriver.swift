@@ -46,6 +46,11 @@ final class ConnectionDriver: @unchecked Sendable {
     var closeWaits: [Suspension<CloseReason>] = []
     var pathSubscribers: [UInt64: AsyncStream<PathEvent>.Continuation] = [:]
     var nextSubscriber: UInt64 = 0
+    var decisionSubscribers: [UInt64: AsyncStream<PolicyDecision>.Continuation] = [:]
+    /// Runs the automatic policy, if there is one.
+    var roamer: Roamer?
+    /// Of the transport that a client's connection was made over: its further sockets are alike.
+    var transportConfiguration = TransportConfiguration()
 
     init(
         worker: Worker, handle: ConnectionHandle, slot: Int, role: Role, establishment: Establishment,

@@ -16,6 +16,8 @@ struct PublishedConnection: Sendable {
     var applicationProtocol: String?
     /// Where the server may be reached, of a client.
     var serverAddresses: [NetworkAddress] = []
+    /// Written by the application; put in force on the event loop.
+    var migration = MigrationPolicy.manual
     var closeReason: CloseReason?
     /// The connection's last counters, once it is over.
     var finalStatistics: ConnectionStatistics?

@@ -6,11 +6,12 @@ import ArgumentParser
 struct DemoCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "demo",
-        abstract: "Moves a file over one connection while the network under it changes four times.",
+        abstract: "Moves a file over one connection while the network under it changes six times.",
         discussion: """
             A server, a NAT and a client in this process, over real UDP sockets on loopback addresses that stand for \
             WiFi and cellular. While the file is on its way the NAT changes its port, then its address; then the \
-            client adds, probes and switches to the cellular network and closes its WiFi socket; then it goes back. \
+            client adds, probes and switches to the cellular network and closes its WiFi socket; then it goes back. Last, \
+            with the automatic policy, WiFi dies and returns, and the connection moves without a call. \
             Exits with 0 only if every move happened and the SHA-256 of both ends is the same.
             """
     )
@@ -19,7 +20,7 @@ struct DemoCommand: AsyncParsableCommand {
     var size = ByteCountArgument(256 << 20)
 
     @Option(help: ArgumentHelp("About how long the transfer shall take.", valueName: "seconds"))
-    var seconds = 20.0
+    var seconds = 24.0
 
     @Flag(help: "Prints JSON, and nothing else.")
     var json = false
@@ -29,7 +30,7 @@ struct DemoCommand: AsyncParsableCommand {
 
     func validate() throws {
         guard size.bytes >= 1 << 20 else { throw ValidationError("--size takes 1MiB or more") }
-        guard (8...3_600).contains(seconds) else { throw ValidationError("--seconds takes 8 to 3600") }
+        guard (12...3_600).contains(seconds) else { throw ValidationError("--seconds takes 12 to 3600") }
     }
 
     func run() async throws {

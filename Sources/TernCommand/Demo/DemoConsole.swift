@@ -39,7 +39,7 @@ actor DemoConsole {
 
     func header(size: Int, network: DemoNetwork) {
         write([
-            style.bold("One QUIC connection, four moves, \(Format.bytes(size)) without a break"),
+            style.bold("One QUIC connection, six moves, \(Format.bytes(size)) without a break"),
             "",
             row("client", "WiFi \(DemoNetwork.wifiIP), cellular \(DemoNetwork.cellularIP)"),
             row(
@@ -65,7 +65,8 @@ actor DemoConsole {
         let gap = "\(move.gapAround.text)"
         write(
             [
-                headline(move.start, style.bold(move.kind.title), "\(move.from) → \(move.to)"),
+                headline(move.start, style.bold(move.kind.title), "\(move.from) → \(move.to)")
+            ] + (move.decision.map { [row("policy", "\($0)")] } ?? []) + [
                 row(
                     "path",
                     "\(followed)validated in \(style.green(move.validation.text)) "

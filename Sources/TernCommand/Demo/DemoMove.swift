@@ -9,6 +9,8 @@ struct DemoMove: Sendable {
         case natAddress = "nat-address"
         case toCellular = "to-cellular"
         case backToWiFi = "back-to-wifi"
+        case wifiDies = "wifi-dies"
+        case wifiReturns = "wifi-returns"
 
         var title: String {
             switch self {
@@ -16,21 +18,27 @@ struct DemoMove: Sendable {
             case .natAddress: "the NAT changes its address"
             case .toCellular: "WiFi → cellular"
             case .backToWiFi: "cellular → WiFi"
+            case .wifiDies: "WiFi dies; the connection moves by itself"
+            case .wifiReturns: "WiFi is back; the connection returns by itself"
             }
         }
 
         /// When it begins, as a part of the transfer's time.
         var moment: Double {
             switch self {
-            case .natPort: 0.14
-            case .natAddress: 0.34
-            case .toCellular: 0.54
-            case .backToWiFi: 0.76
+            case .natPort: 0.08
+            case .natAddress: 0.22
+            case .toCellular: 0.36
+            case .backToWiFi: 0.50
+            case .wifiDies: 0.66
+            case .wifiReturns: 0.80
             }
         }
     }
 
     var kind: Kind
+    /// Why the automatic policy moved the connection, where it did.
+    var decision: PolicyDecision?
     /// Since the transfer began.
     var start: Duration
     /// What the server knew the client by before, and knows it by now.
@@ -87,6 +95,7 @@ extension DemoMove {
     fileprivate var json: JSON {
         .object([
             ("move", .string(kind.rawValue)),
+            ("decision", .optional(decision.map { "\($0)" })),
             ("atSeconds", .seconds(start)),
             ("from", .string("\(from)")),
             ("to", .string("\(to)")),

@@ -19,12 +19,19 @@ struct DemoNetwork: Sendable {
     static let wifiIP = "127.0.0.2"
     static let cellularIP = "127.0.0.3"
     static let insideIP = "127.0.0.4"
+    /// The client's networks, as its automatic policy knows them.
+    static let wifi = LocalNetwork(
+        name: "WiFi", kind: .wifi, addresses: [NetworkAddress(127, 0, 0, 2, port: 0)])
+    static let cellular = LocalNetwork(
+        name: "cellular", kind: .cellular, addresses: [NetworkAddress(127, 0, 0, 3, port: 0)])
     static let wifiOutsideIPs = ["127.0.1.1", "127.0.1.2"]
     static let cellularOutsideIPs = ["127.0.2.1"]
 
     let server: Transport
     let listener: Listener
     let nat: UserlandNAT
+    /// Tells the client's automatic policy which networks there are.
+    let clientNetworks = NetworkMonitor(networks: [wifi, cellular])
     /// What the client must trust.
     let clientTLS: TLSConfiguration
     /// The server's address as the client knows it.
@@ -67,19 +74,24 @@ struct DemoUplink: Sendable {
     let name: String
     let transport: Transport
 
-    static func wifi(on eventLoop: (any EventLoop)? = nil) async throws -> DemoUplink {
-        try await bind("WiFi", DemoNetwork.wifiIP, on: eventLoop)
+    static func wifi(
+        on eventLoop: (any EventLoop)? = nil, monitor: NetworkMonitor = .system
+    ) async throws -> DemoUplink {
+        var configuration = TransportConfiguration()
+        configuration.networkMonitor = monitor
+        return try await bind("WiFi", DemoNetwork.wifiIP, on: eventLoop, configuration)
     }
 
     static func cellular(on eventLoop: (any EventLoop)? = nil) async throws -> DemoUplink {
-        try await bind("cellular", DemoNetwork.cellularIP, on: eventLoop)
+        try await bind("cellular", DemoNetwork.cellularIP, on: eventLoop, TransportConfiguration())
     }
 
-    private static func bind(_ name: String, _ address: String, on eventLoop: (any EventLoop)?) async throws
-        -> DemoUplink
-    {
+    private static func bind(
+        _ name: String, _ address: String, on eventLoop: (any EventLoop)?, _ configuration: TransportConfiguration
+    ) async throws -> DemoUplink {
         try await attempting("cannot open a socket on \(address), which stands for \(name)") {
-            DemoUplink(name: name, transport: try await Transport.bind(to: "\(address):0", on: eventLoop))
+            let transport = try await Transport.bind(to: "\(address):0", on: eventLoop, configuration: configuration)
+            return DemoUplink(name: name, transport: transport)
         }
     }
 }

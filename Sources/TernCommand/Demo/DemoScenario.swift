@@ -32,7 +32,7 @@ actor DemoScenario {
         self.console = console
         self.network = network
         self.folder = folder
-        self.uplink = try await DemoUplink.wifi()
+        self.uplink = try await DemoUplink.wifi(monitor: network.clientNetworks)
         self.server = DemoServer(
             listener: network.listener,
             folder: try ServedFolder(Self.sourceFolder(in: folder)),
@@ -183,13 +183,13 @@ actor DemoScenario {
         let before = await server.table()
         guard let old = before.first?.clientAddress else { throw CommandError("the server has no connection") }
         let begin = clock.now
-        let report: Validation?
+        var report: Validation?
+        var decision: PolicyDecision?
         let expected: (NetworkAddress) -> Bool
         switch kind {
         case .natPort, .natAddress:
             let moves = try await kind == .natPort ? network.nat.rebindPort() : network.nat.rebindAddress()
             let new = moves.map(\.new.text)
-            report = nil
             expected = { new.contains("\($0)") }
         case .toCellular, .backToWiFi:
             report = try await changeUplink(
@@ -197,6 +197,11 @@ actor DemoScenario {
                     ? DemoUplink.cellular(on: connection.eventLoop) : DemoUplink.wifi(on: connection.eventLoop),
                 of: connection
             )
+            expected = { !$0.hasSameIP(as: old) }
+        case .wifiDies, .wifiReturns:
+            (decision, report) =
+                try await kind == .wifiDies
+                ? loseWiFi(of: connection) : returnWiFi(to: connection)
             expected = { !$0.hasSameIP(as: old) }
         }
         let after = try await tableOnceValidated(expected)
@@ -209,6 +214,7 @@ actor DemoScenario {
         try await Task.sleep(until: settled + Self.margin, tolerance: .zero)
         return DemoMove(
             kind: kind,
+            decision: decision,
             start: begin - start,
             from: old,
             to: new,
@@ -238,6 +244,56 @@ actor DemoScenario {
         } catch {
             if next.transport !== uplink.transport { await next.transport.close() }
             throw error
+        }
+    }
+
+    /// Both networks are up and the policy is automatic; then WiFi's socket is closed. No call moves the connection.
+    private func loseWiFi(of connection: Connection) async throws -> (PolicyDecision, Validation?) {
+        connection.migration = .automatic
+        let standby = try await decision(of: connection) { if case .standby = $0 { true } else { false } }
+        guard case .standby(_, let rtt) = standby else { throw CommandError("no standby") }
+        network.clientNetworks.update([DemoNetwork.cellular])
+        await uplink.transport.close()
+        let move = try await decision(of: connection) {
+            if case .move(_, DemoNetwork.cellular.id, _, _) = $0 { true } else { false }
+        }
+        return (move, Validation(time: rtt.duration, challenges: 1))
+    }
+
+    /// WiFi can be used again; the policy goes back to it when it has worked for a second.
+    private func returnWiFi(to connection: Connection) async throws -> (PolicyDecision, Validation?) {
+        let events = connection.pathEvents
+        network.clientNetworks.update([DemoNetwork.wifi, DemoNetwork.cellular])
+        let move = try await decision(of: connection) {
+            if case .move(_, DemoNetwork.wifi.id, _, _) = $0 { true } else { false }
+        }
+        let active = connection.activePath.id
+        for await event in events {
+            if case .validated(active, let rtt, let challenges) = event {
+                return (move, Validation(time: rtt.duration, challenges: challenges))
+            }
+        }
+        return (move, nil)
+    }
+
+    /// The first decision that fits. Those made before are among them.
+    private func decision(
+        of connection: Connection, _ fits: @escaping @Sendable (PolicyDecision) -> Bool
+    ) async throws -> PolicyDecision {
+        try await withThrowingTaskGroup(of: PolicyDecision?.self) { group in
+            group.addTask {
+                for await decision in connection.policyDecisions where fits(decision) { return decision }
+                return nil
+            }
+            group.addTask {
+                try await Task.sleep(for: Self.patience)
+                return nil
+            }
+            defer { group.cancelAll() }
+            guard let decision = try await group.next() ?? nil else {
+                throw CommandError("the policy did not move the connection within \(Self.patience.text)")
+            }
+            return decision
         }
     }
 

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+
+/// The automatic policy as a state machine: it is told what becomes of networks, paths and time, and says what to do and
+/// why (M35 to M38). It owns no socket and reads no clock; the binding and the simulator drive it alike.
+///
+/// | cause | action |
+/// |---|---|
+/// | the active network is gone, or its socket | move at once: to a proved standby, else unproved to the best network |
+/// | the system refuses to send | the same, five times a network; without another network wait for it to recover |
+/// | the active path degrades | probe all other networks and a new port on this one, move to the first that answers, five times a network and four times a port |
+/// | the path moved to is never proved | the same |
+/// | a network that ranks higher appears | probe it, then move |
+/// | … that was left before | the same, once it has worked for 1, 2, 4 … s |
+/// | a second network exists | keep a path over it proved, by a probe every 15 s |
+/// | the path makes progress again before another answers | stay |
+/// | the active network is back before there is another | stay, and say so to the peer |
+/// | there is no network | hold; after 10 s give up |
+/// | networks, but none answers | hold; probe again after 1, 2, 4 … s; the idle timeout has the last word |
+/// | no stream was open for 30 s | do nothing until there is one |
+/// | the peer forbids migration | do nothing |
+///
+/// A *candidate* is a path over one network, with a socket of its own; at most one a network is kept when all is well.
+public struct MigrationPolicyEngine: Sendable {
+    /// Names a candidate to whoever opens and closes its socket.
+    public struct CandidateID: Hashable, Sendable {
+        public var rawValue: UInt32
+        public init(_ rawValue: UInt32) { self.rawValue = rawValue }
+    }
+
+    struct Candidate: Sendable {
+        let id: CandidateID
+        /// Nil for a path whose local address is on no network that we know.
+        let network: NetworkID?
+        /// Nil until its socket is open.
+        var path: PathID?
+        /// The application's: it is never closed by us.
+        var isApplications = false
+        var isProbing = false
+        /// The last probe was answered.
+        var isProved = false
+        /// Since when every probe was answered.
+        var provedSince: Instant?
+        /// Probes and switches in a row that failed.
+        var failures: Int64 = 0
+        var nextProbeAt: Instant?
+        /// The probe decides whether to go back to its network.
+        var isConfirming = false
+        /// It was told that this path stands by.
+        var isToldToStandBy = false
+    }
+
+    /// What is wrong with the active path.
+    struct Trouble: Sendable {
+        var cause: PolicyReason
+        /// The decision to stay or to hold was told.
+        var told: PolicyReason?
+        /// Rounds of probes so far, and whether one is under way.
+        var rounds: Int64 = 0
+        var isProbing = false
+        var nextRoundAt: Instant?
+
+        /// Nothing can be sent any more, so that waiting for an answer would only lose time.
+        var isGone: Bool {
+            switch cause {
+            case .networkLost, .transportLost, .sendError: true
+            default: false
+            }
+        }
+    }
+
+    /// What a network did before.
+    struct History: Sendable {
+        var degradingMoves = 0
+        var errorMoves = 0
+        /// Times it was left for trouble.
+        var departures: Int64 = 0
+        var lastDeparture: Instant
+    }
+
+    enum Action: Hashable, Sendable {
+        case open(CandidateID, NetworkID)
+        case probe(PathID, timeout: Nanoseconds)
+        case switchTo(PathID, withoutValidation: Bool)
+        case resume
+        case discard(CandidateID, PathID?)
+        case giveUp
+    }
+
+    /// Candidates at once: fewer than the paths of a connection (M40), for the application may have some of its own.
+    static let maximumCandidates = 6
+    /// Networks whose past is remembered.
+    static let maximumHistories = 16
+    /// Decisions that wait to be taken.
+    static let maximumDecisions = 64
+
+    let settings: AutomaticMigration
+    /// The best first.
+    var networks: [AvailableNetwork] = []
+    var candidates: [Candidate] = []
+    var active: CandidateID?
+    var trouble: Trouble?
+    var histories: [NetworkID: History] = [:]
+    var portChanges = 0
+    var lastPortChange: Instant?
+    /// When to give up.
+    var holdUntil: Instant?
+    /// Networks on which no socket could be opened: they count as absent for 1, 2, 4 … s.
+    var broken: [NetworkID: (failures: Int64, until: Instant)] = [:]
+    var isForbidden = false
+    /// Since when no stream is open.
+    var idleSince: Instant?
+    /// A switch that was asked for, until it is known to have succeeded.
+    var pendingMove: (candidate: CandidateID, isProved: Bool, reason: PolicyReason)?
+
+    var nextCandidate: UInt32 = 0
+    var actions = Deque<Action>()
+    var decisions = Deque<PolicyDecision>()
+    var wakeAt: Instant?
+
+    public init(settings: AutomaticMigration) {
+        self.settings = settings
+    }
+
+    /// When `handleDeadline` is to be called.
+    public var nextDeadline: Instant? { wakeAt }
+
+    /// What was decided, the oldest first; nil when all was taken.
+    public mutating func nextDecision() -> PolicyDecision? { decisions.popFirst() }
+
+    // MARK: In
+
+    /// The handshake is confirmed.
+    ///
+    /// - Parameters:
+    ///   - network: that of the active path, if it is known.
+    public mutating func start(
+        on path: PathID, over network: NetworkID?, networks: [AvailableNetwork], hasOpenStreams: Bool, now: Instant
+    ) {
+        guard active == nil else { return }
+        var candidate = makeCandidate(on: network)
+        candidate.path = path
+        candidate.isProved = true
+        candidates.append(candidate)
+        active = candidate.id
+        idleSince = hasOpenStreams ? nil : now
+        setNetworks(networks)
+        evaluate(now)
+    }
+
+    /// The host's networks, all of them, whenever one has come, gone or changed.
+    public mutating func networksChanged(_ networks: [AvailableNetwork], now: Instant) {
+        setNetworks(networks)
+        evaluate(now)
+    }
+
+    private mutating func setNetworks(_ new: [AvailableNetwork]) {
+        networks = new.sorted { ($0.rank, $0.id.name) < ($1.rank, $1.id.name) }
+        broken = broken.filter { entry in new.contains { $0.id == entry.key } }
+        for candidate in candidates where candidate.id != active {
+            if let network = candidate.network, !isAvailable(network) { discard(candidate.id) }
+        }
+    }
+
+    /// Whether any stream is open, whenever that may have changed.
+    public mutating func noteActivity(hasOpenStreams: Bool, now: Instant) {
+        guard hasOpenStreams == (idleSince != nil) else { return }
+        let wasIdle = isIdle(now)
+        idleSince = hasOpenStreams ? nil : now
+        if wasIdle, hasOpenStreams { evaluate(now) }
+    }
+
+    /// The socket of a candidate is open and its path added.
+    public mutating func opened(_ id: CandidateID, path: PathID, now: Instant) {
+        guard let index = candidates.firstIndex(where: { $0.id == id }) else {
+            // It is not wanted any more.
+            actions.append(.discard(id, path))
+            return
+        }
+        candidates[index].path = path
+        if let network = candidates[index].network { broken[network] = nil }
+        if trouble?.isGone != true { probe(candidateAt: index) }
+        evaluate(now)
+    }
+
+    /// No socket could be opened there, or no path added.
+    public mutating func openingFailed(_ id: CandidateID, _ error: MigrationError?, now: Instant) {
+        guard let index = candidates.firstIndex(where: { $0.id == id }) else { return }
+        let network = candidates.remove(at: index).network
+        switch error {
+        case .migrationDisabledByPeer, .peerUsesNoConnectionIDs, .serverCannotMigrate, .migrationDisabled:
+            isForbidden = true
+            decide(.stay(cause: trouble?.cause ?? .standby, because: .migrationForbidden))
+        default:
+            if let network {
+                let failures = broken[network]?.failures ?? 0
+                let delay = min(Self.retryDelay * (1 << min(failures, 6)), settings.standbyInterval)
+                broken[network] = (failures + 1, now + delay)
+            }
+        }
+        evaluate(now)
+    }
+
+    /// An event of the connection.
+    ///
+    /// - Parameter networkOf: where a path runs that the policy has not added.
+    public mutating func handle(_ event: PathEvent, now: Instant, networkOf: (PathID) -> NetworkID?) {
+        switch event {
+        case .validated(let path, let rtt, _): answered(path, rtt: rtt, now: now)
+        case .failed(let path, let failure): failed(path, failure, now: now)
+        case .degraded(let path): if isActive(path) { begin(.degrading) }
+        case .recovered(let path): if isActive(path) { recovered() }
+        case .switched(_, let path, let reason): if reason != .policy { adopt(path, networkOf: networkOf) }
+        case .closed(let path): candidates.removeAll { $0.path == path && $0.id != active }
+        default: return
+        }
+        evaluate(now)
+    }
+
+    public mutating func handleDeadline(now: Instant) { evaluate(now) }
+
+    // MARK: What became of paths
+
+    func isActive(_ path: PathID) -> Bool { activeCandidate?.path == path }
+
+    var activeCandidate: Candidate? { candidates.first { $0.id == active } }
+
+    private mutating func answered(_ path: PathID, rtt: Nanoseconds, now: Instant) {
+        guard let index = candidates.firstIndex(where: { $0.path == path }) else { return }
+        let isConfirmed = candidates[index].isConfirming
+        candidates[index].isProbing = false
+        candidates[index].isProved = true
+        candidates[index].isConfirming = false
+        candidates[index].provedSince = candidates[index].provedSince ?? now
+        candidates[index].failures = 0
+        candidates[index].nextProbeAt = now + settings.standbyInterval
+        let candidate = candidates[index]
+        guard candidate.id != active, let network = candidate.network else { return }
+        if let trouble, !trouble.isGone {
+            if trouble.isProbing { move(to: candidate.id, trouble.cause) }
+        } else if trouble == nil, isConfirmed || returnDelay(of: network) == .zero, isPreferred(network), !isIdle(now) {
+            move(to: candidate.id, .preferredNetwork(network))
+        } else if !candidate.isToldToStandBy {
+            candidates[index].isToldToStandBy = true
+            let delay = returnDelay(of: network)
+            decide(isPreferred(network) ? .returnLater(network, after: delay) : .standby(network, rtt: rtt))
+        }
+    }
+
+    private mutating func failed(_ path: PathID, _ failure: PathFailure, now: Instant) {
+        guard let index = candidates.firstIndex(where: { $0.path == path }) else { return }
+        if candidates[index].id == active {
+            switch failure {
+            case .transportLost: begin(.transportLost)
+            case .sendError(let errno): begin(.sendError(errno))
+            case .noResponse, .noConnectionIDAvailable: begin(.unreachable)
+            }
+        } else if failure == .transportLost {
+            discard(candidates[index].id)
+        } else {
+            noteFailure(ofCandidateAt: index, now: now)
+        }
+    }
+
+    /// It answers no more, or never did: ask again after 1, 2, 4 … s.
+    mutating func noteFailure(ofCandidateAt index: Int, now: Instant) {
+        candidates[index].isProbing = false
+        candidates[index].isProved = false
+        candidates[index].isConfirming = false
+        candidates[index].isToldToStandBy = false
+        candidates[index].provedSince = nil
+        let delay = Self.retryDelay * (1 << min(candidates[index].failures, 6))
+        candidates[index].nextProbeAt = now + min(delay, settings.standbyInterval)
+        candidates[index].failures += 1
+    }
+
+    /// Something is wrong with the active path. What is gone is worse than what is slow.
+    mutating func begin(_ cause: PolicyReason) {
+        let new = Trouble(cause: cause)
+        if let trouble, trouble.isGone || !new.isGone { return }
+        trouble = new
+    }
+
+    mutating func recovered() {
+        guard let cause = trouble?.cause else { return }
+        if case .networkLost = cause { return }
+        if cause == .transportLost { return }
+        endTrouble()
+        decide(.recovered)
+    }
+
+    mutating func endTrouble() {
+        trouble = nil
+        holdUntil = nil
+        // A new port on the same network is of no use any more; what was found over other networks may stand by.
+        for candidate in candidates where candidate.id != active && candidate.network == activeCandidate?.network {
+            discard(candidate.id)
+        }
+    }
+
+    /// The application switched, or the connection by itself to the server's preferred address.
+    private mutating func adopt(_ path: PathID, networkOf: (PathID) -> NetworkID?) {
+        guard !isActive(path), active != nil else { return }
+        pendingMove = nil
+        if let known = candidates.first(where: { $0.path == path }) {
+            active = known.id
+        } else {
+            var candidate = makeCandidate(on: networkOf(path))
+            candidate.path = path
+            candidate.isProved = true
+            candidate.isApplications = true
+            candidates.append(candidate)
+            active = candidate.id
+        }
+        trouble = nil
+        holdUntil = nil
+        candidates.removeAll { $0.isApplications && $0.id != active }
+    }
+
+    // MARK: Figures
+
+    static let retryDelay = Nanoseconds.seconds(1)
+
+    func isAvailable(_ network: NetworkID) -> Bool { networks.contains { $0.id == network } }
+
+    func isIdle(_ now: Instant) -> Bool { idleSince.map { now - $0 >= settings.idleLimit } ?? false }
+
+    /// Networks that a socket can be opened on, the best first.
+    func usableNetworks(now: Instant) -> [AvailableNetwork] {
+        networks.filter { network in broken[network.id].map { $0.until <= now } ?? true }
+    }
+
+    /// Whether to leave the active network for this one when both are well. A network that we do not know is not left.
+    func isPreferred(_ network: NetworkID) -> Bool {
+        guard let current = networks.first(where: { $0.id == activeCandidate?.network }),
+            let other = networks.first(where: { $0.id == network })
+        else { return false }
+        return other.rank < current.rank
+    }
+
+    /// How long a network must have worked before we go to it: not at all if it was never left.
+    func returnDelay(of network: NetworkID) -> Nanoseconds {
+        guard let departures = histories[network]?.departures, departures > 0 else { return .zero }
+        let delay = settings.firstReturnDelay * (1 << min(departures - 1, 20))
+        return min(delay, max(settings.longestReturnDelay, settings.firstReturnDelay))
+    }
+
+    mutating func makeCandidate(on network: NetworkID?) -> Candidate {
+        defer { nextCandidate &+= 1 }
+        return Candidate(id: CandidateID(nextCandidate), network: network)
+    }
+
+    mutating func decide(_ decision: PolicyDecision) {
+        if decisions.count >= Self.maximumDecisions { decisions.removeFirst() }
+        decisions.append(decision)
+    }
+}
