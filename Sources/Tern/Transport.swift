@@ -38,6 +38,8 @@ public final class Transport: Sendable {
 
     var isClosed: Bool { state.withLock { $0.isClosed } }
 
+    func owns(_ id: TransportID) -> Bool { sockets.contains { $0.id == id } }
+
     func socket(for family: NetworkAddress.Family) -> UDPSocket? { sockets.first { $0.boundAddress.family == family } }
 
     // MARK: Connecting

@@ -73,14 +73,14 @@ struct RoamingTests {
         monitor.update([Self.cellular])
         #expect(await Self.wait(for: pair.client) { if case .move = $0 { true } else { false } })
         let driver = pair.client.driver
-        #expect(await driver.worker.eventLoop.run { driver.roamer?.transportCountForTesting } ?? 0 > 0)
+        #expect(await driver.worker.run { driver.roamer?.transportCountForTesting } ?? 0 > 0)
         await pair.close()
         await echo.value
         #expect(monitor.subscriberCountForTesting == 0)
         var open = 1
         for _ in 0..<500 where open > 0 {
             try await Task.sleep(for: .milliseconds(10))
-            open = await driver.worker.eventLoop.run { driver.roamer?.transportCountForTesting ?? 0 }
+            open = await driver.worker.run { driver.roamer?.transportCountForTesting ?? 0 }
         }
         #expect(open == 0)
     }

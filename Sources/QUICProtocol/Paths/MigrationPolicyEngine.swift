@@ -61,6 +61,8 @@ public struct MigrationPolicyEngine: Sendable {
         var isProbing = false
         var nextRoundAt: Instant?
 
+        var isSendError: Bool { if case .sendError = cause { true } else { false } }
+
         /// Nothing can be sent any more, so that waiting for an answer would only lose time.
         var isGone: Bool {
             switch cause {
@@ -278,7 +280,11 @@ public struct MigrationPolicyEngine: Sendable {
     /// Something is wrong with the active path. What is gone is worse than what is slow.
     mutating func begin(_ cause: PolicyReason) {
         let new = Trouble(cause: cause)
-        if let trouble, trouble.isGone || !new.isGone { return }
+        if let trouble {
+            if !new.isGone { return }
+            // A send error is soon followed by word of the network, which no limit holds for.
+            if trouble.isGone, !trouble.isSendError || new.isSendError { return }
+        }
         trouble = new
     }
 

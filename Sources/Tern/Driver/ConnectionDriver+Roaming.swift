@@ -14,7 +14,7 @@ extension ConnectionDriver {
             return connection.pathSnapshot(connection.activePath)?.tuple.remote
         }
         guard wanted.mode == .automatic else {
-            roamer?.stop()
+            roamer?.resign()
             return
         }
         // Otherwise the handshake's confirmation begins it.
@@ -27,7 +27,7 @@ extension ConnectionDriver {
     func subscribeToDecisions(limit: Int) -> AsyncStream<PolicyDecision> {
         let (decisions, continuation) = AsyncStream.makeStream(
             of: PolicyDecision.self, bufferingPolicy: .bufferingNewest(limit))
-        worker.eventLoop.onLoop {
+        worker.onLoop {
             for decision in self.roamer?.decisions ?? [] { continuation.yield(decision) }
             guard self.closeReason == nil else { return continuation.finish() }
             let number = self.nextSubscriber
@@ -35,7 +35,7 @@ extension ConnectionDriver {
             self.decisionSubscribers[number] = continuation
             continuation.onTermination = { [weak self] _ in
                 guard let self else { return }
-                worker.eventLoop.onLoop { self.decisionSubscribers[number] = nil }
+                worker.onLoop { self.decisionSubscribers[number] = nil }
             }
         }
         return decisions
@@ -54,7 +54,7 @@ extension Connection {
         get { driver.published.withLock { $0.migration } }
         nonmutating set {
             driver.published.withLock { $0.migration = newValue }
-            driver.worker.eventLoop.onLoop { [driver] in driver.applyMigrationPolicy() }
+            driver.worker.onLoop { [driver] in driver.applyMigrationPolicy() }
         }
     }
 

@@ -9,13 +9,16 @@ internal import NIOCore
 /// `@unchecked Sendable`: touched on the connection's event loop alone; the monitor's reports hop there.
 final class Roamer: @unchecked Sendable {
     private unowned let driver: ConnectionDriver
+    private let eventLoop: any EventLoop
     private let monitor: NetworkMonitor
     /// Nil while the application has the automatic policy switched off.
     private var policy: MigrationPolicyEngine?
     private var networks: [LocalNetwork] = []
     private var subscription: UInt64?
-    /// Sockets of our own. They outlive the policy, should it be switched off: the connection may run over one.
+    /// Sockets of our own.
     private var transports: [MigrationPolicyEngine.CandidateID: Transport] = [:]
+    /// That which the connection ran over when the policy was switched off.
+    private var inherited: [Transport] = []
     /// Paths that the policy knows, and the networks that they run over.
     private var networkOfPath: [PathID: NetworkID] = [:]
     private var waitingEvents: [PathEvent] = []
@@ -28,20 +31,19 @@ final class Roamer: @unchecked Sendable {
 
     static let decisionLimit = 64
 
-    var transportCountForTesting: Int { transports.count }
+    var transportCountForTesting: Int { transports.count + inherited.count }
 
     init(driver: ConnectionDriver, monitor: NetworkMonitor) {
         self.driver = driver
+        self.eventLoop = driver.worker.eventLoop
         self.monitor = monitor
     }
-
-    private var eventLoop: any EventLoop { driver.worker.eventLoop }
 
     // MARK: Beginning and end
 
     /// The handshake is confirmed, or the application wants the policy from now on.
     func start(_ settings: AutomaticMigration, remote: NetworkAddress) {
-        stop()
+        resign()
         // The system's networks do not lead to this host itself.
         guard !isShutDown, !(monitor.isSystem && remote.isLoopback) else { return }
         subscription = monitor.subscribe { [weak self] networks in
@@ -63,7 +65,28 @@ final class Roamer: @unchecked Sendable {
         process()
     }
 
-    /// The application moves the connection by itself from now on. Paths stay as they are.
+    /// The application moves the connection by itself from now on. The active path stays, those in reserve are closed.
+    func resign() {
+        stop()
+        let ours = transports.values
+        transports = [:]
+        var closing: [Transport] = []
+        _ = driver.withConnection { connection, now in
+            let paths = connection.pathSnapshots()
+            for transport in ours {
+                let over = paths.filter { path in transport.owns(path.tuple.transport) }
+                if over.contains(where: \.isActive) {
+                    inherited.append(transport)
+                } else {
+                    for path in over { try? connection.closePath(path.id, now: now) }
+                    closing.append(transport)
+                }
+            }
+        }
+        for transport in closing { transport.closeOnLoop() }
+    }
+
+    /// Hears and does nothing any more.
     func stop() {
         if let subscription { monitor.unsubscribe(subscription) }
         subscription = nil
@@ -76,8 +99,9 @@ final class Roamer: @unchecked Sendable {
     func shutDown() {
         stop()
         isShutDown = true
-        let open = transports.values
+        let open = transports.values + inherited
         transports = [:]
+        inherited = []
         for transport in open { transport.closeOnLoop() }
     }
 

@@ -20,7 +20,7 @@ struct DemoCommand: AsyncParsableCommand {
     var size = ByteCountArgument(256 << 20)
 
     @Option(help: ArgumentHelp("About how long the transfer shall take.", valueName: "seconds"))
-    var seconds = 24.0
+    var seconds = 22.0
 
     @Flag(help: "Prints JSON, and nothing else.")
     var json = false

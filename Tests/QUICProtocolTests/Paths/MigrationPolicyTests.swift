@@ -379,6 +379,10 @@ struct MigrationPolicyTests {
         trace.event(.failed(trace.active, .sendError(101)))
         #expect(trace.take() == [.stay(cause: .sendError(101), because: .limitReached)])
         #expect(trace.activeNetwork == "wifi")
+        // What holds for errors does not hold for a network that is gone.
+        var gone = trace
+        gone.networks([PolicyTrace.cellular])
+        #expect(gone.activeNetwork == "cellular")
         trace.event(.recovered(trace.active))
         trace.pass(.seconds(61))
         trace.answer("cellular")
