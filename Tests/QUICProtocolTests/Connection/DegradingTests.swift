@@ -49,8 +49,8 @@ struct DegradingTests {
     @Test("recovers with the first acknowledgement, and may degrade again (M35)")
     func recovers() throws {
         let pair = try Self.pair()
-        let patience = try pair.onClient { $0.probeTimeout } * 4
         for _ in 0..<2 {
+            let patience = try pair.onClient { $0.probeTimeout } * 4
             pair.events = [.client: [], .server: []]
             pair.passes = { _, _ in false }
             try Self.write(500, on: pair)
