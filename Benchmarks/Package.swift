@@ -13,6 +13,12 @@ let package = Package(
             name: "EngineBenchmark",
             dependencies: ["CAllocationCounter", .product(name: "QUICProtocol", package: "tern")]
         ),
+        .executableTarget(
+            name: "CongestionTable",
+            dependencies: [
+                .product(name: "QUICProtocol", package: "tern"), .product(name: "TernSimulation", package: "tern"),
+            ]
+        ),
         // Looks into the engine's rooms: built with `-Xswiftc -enable-testing`.
         .executableTarget(
             name: "MicroBenchmarks",

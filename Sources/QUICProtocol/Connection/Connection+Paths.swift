@@ -20,7 +20,8 @@ extension QUICConnection {
             id: path.id, tuple: path.tuple, state: path.state, isActive: index == paths.activeIndex,
             destinationConnectionID: path.destinationID, smoothedRTT: path.recovery.rtt.smoothed,
             latestRTT: path.recovery.rtt.latest, minimumRTT: path.recovery.rtt.minimum,
-            congestionWindow: path.recovery.congestion.window, bytesInFlight: path.recovery.bytesInFlight,
+            congestionWindow: path.recovery.congestion.window,
+            isInSlowStart: path.recovery.congestion.isInSlowStart, bytesInFlight: path.recovery.bytesInFlight,
             maximumDatagramSize: path.maximumDatagramSize, ecn: path.ecn.state, statistics: path.statistics)
     }
 

@@ -85,6 +85,8 @@ public struct PathSnapshot: Sendable {
     public var minimumRTT: Nanoseconds
     /// Bytes.
     public var congestionWindow: Int
+    /// The window still doubles with every round trip (RFC 9002, section 7.3.1).
+    public var isInSlowStart: Bool
     /// Bytes.
     public var bytesInFlight: Int
     /// Bytes of UDP payload in a datagram.

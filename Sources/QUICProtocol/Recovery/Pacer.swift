@@ -3,14 +3,19 @@
 /// Spreads a window over a round trip (RFC 9002, section 7.7): a bucket that fills at the path's rate and from which each
 /// packet takes its bytes.
 ///
-/// The bucket is deep enough for batches, in which segmentation offload pays, and for timers that wake late. It holds
-/// what leaves in a millisecond, at least ten datagrams, and beyond ten datagrams never more than a quarter of the
-/// window. Without an RTT nothing is known to spread over: then the window alone limits.
+/// The bucket is as deep as batches need, in which segmentation offload pays, and timers that wake late; and no deeper than
+/// a queue at the bottleneck can be expected to bear. It holds what leaves in a millisecond, but no more than an eighth of
+/// the window. On a path of less than a few milliseconds that would be little to wake up for: there it holds up to 64 KiB,
+/// the less the longer the path is, but no more than a quarter of the window. Two datagrams fit always. Without an RTT
+/// nothing is known to spread over: then the window alone limits.
 struct Pacer {
-    /// The burst that is always allowed, in datagrams: as much as an initial window.
-    static let minimumBurstDatagrams = 10
+    /// The burst that is always allowed, in datagrams.
+    static let minimumBurstDatagrams = 2
     /// How much sending at the rate the bucket holds.
     static let burstSpan = Nanoseconds.milliseconds(1)
+    /// What the bucket may hold on a path of no length, in bytes; it halves with each `shortPathStep` of RTT.
+    static let shortPathBurst = 64 * 1_024
+    static let shortPathStep = Nanoseconds.microseconds(512)
 
     /// Bytes that may leave; below zero after packets that do not wait, like probes.
     private var tokens: Double?
@@ -32,9 +37,11 @@ struct Pacer {
     ///
     /// - Parameters:
     ///   - smoothedRTT: nil or zero if nothing is known of the path.
+    ///   - minimumRTT: what the path takes without queues.
     ///   - isInSlowStart: the window doubles in a round trip, so the rate must be twice as high.
     mutating func budget(
-        now: Instant, window: Int, smoothedRTT: Nanoseconds?, maximumDatagramSize: Int, isInSlowStart: Bool
+        now: Instant, window: Int, smoothedRTT: Nanoseconds?, minimumRTT: Nanoseconds, maximumDatagramSize: Int,
+        isInSlowStart: Bool
     ) -> Int {
         let minimumBurst = Self.minimumBurstDatagrams * maximumDatagramSize
         guard let smoothedRTT, smoothedRTT > .zero else {
@@ -45,7 +52,8 @@ struct Pacer {
         let span = Double(max(smoothedRTT, RTTEstimator.minimumSample).rawValue)
         let rate = (isInSlowStart ? 2 : 1.25) * Double(window) / span
         self.rate = rate
-        capacity = max(minimumBurst, Int(min(Double(window / 4), rate * Double(Self.burstSpan.rawValue))))
+        let inSpan = Int(min(Double(window / 8), rate * Double(Self.burstSpan.rawValue)))
+        capacity = max(minimumBurst, inSpan, min(window / 4, Self.shortPathBurst(minimumRTT: minimumRTT)))
         let limit = Double(capacity)
         if let tokens {
             let passed = Double(max(now - lastRefill, .zero).rawValue)
@@ -55,6 +63,11 @@ struct Pacer {
         }
         lastRefill = now
         return max(0, Int(tokens ?? 0))
+    }
+
+    private static func shortPathBurst(minimumRTT: Nanoseconds) -> Int {
+        let steps = max(minimumRTT.rawValue, 0) / shortPathStep.rawValue
+        return steps < 16 ? shortPathBurst >> Int(steps) : 0
     }
 
     /// Bytes have left. Packets that do not wait for the pacer are counted as well.

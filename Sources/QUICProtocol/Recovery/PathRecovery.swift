@@ -24,7 +24,7 @@ struct PathRecovery {
     private var isRTTSeeded = false
     /// The largest number acknowledged of the packets sent on the path, by space.
     private var largestAcknowledged = InlineArray<3, PacketNumber?>(repeating: nil)
-    /// When sending last stopped for the window or the pacer although data was waiting. The acknowledgement of a packet
+    /// When sending last stopped at the window, or close to it, although data was waiting. The acknowledgement of a packet
     /// sent up to here shows that the network bears the window; later ones show only what the application sent.
     private var lastLimitedAt: Instant?
 
@@ -94,7 +94,8 @@ struct PathRecovery {
         let budget = pacer.budget(
             now: now, window: congestion.window,
             smoothedRTT: rtt.hasSample || isRTTSeeded ? rtt.smoothed : nil,
-            maximumDatagramSize: congestion.maximumDatagramSize, isInSlowStart: congestion.isInSlowStart)
+            minimumRTT: rtt.minimum, maximumDatagramSize: congestion.maximumDatagramSize,
+            isInSlowStart: congestion.isInSlowStart)
         return min(room, budget)
     }
 
@@ -102,11 +103,20 @@ struct PathRecovery {
     ///
     /// - Returns: when the pacer lets a batch go; nil if the window is full and only an acknowledgement makes room.
     mutating func sendingStopped(now: Instant) -> Instant? {
-        lastLimitedAt = now
+        if isWindowInUse { lastLimitedAt = now }
         let size = congestion.maximumDatagramSize
         guard canSend(bytes: size) else { return nil }
         let room = congestion.window - bytesInFlight
         return pacer.nextSendTime(now: now, bytes: max(size, min(pacer.preferredBatch, room)))
+    }
+
+    /// Whether a stop of the pacer's is one of the window's, too: a sender that would fill the window without the pacer is
+    /// limited by it (RFC 9002, section 7.8). One that sends bursts of its own, which the pacer spreads and which leave most
+    /// of the window empty, is not; its window would grow with each of them. In slow start half a window is enough, for it
+    /// doubles while it is being filled.
+    private var isWindowInUse: Bool {
+        congestion.isInSlowStart
+            ? bytesInFlight >= congestion.window / 2 : bytesInFlight >= congestion.window - congestion.window / 4
     }
 
     /// A packet leaves on the path.

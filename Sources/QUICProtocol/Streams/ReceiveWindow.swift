@@ -2,9 +2,12 @@
 
 /// How much the peer may send, on one stream or on all of them together (RFC 9000, section 4.1), and how that grows.
 ///
-/// The limit moves when a quarter of the window has been consumed, so not with every packet. The window doubles when the
-/// application consumes it in less than two round trips, up to a maximum: then the window, not the network or the
-/// application, is what limits the peer.
+/// The limit moves when a quarter of the window has been consumed, so not with every packet.
+///
+/// The window is kept at four times of what the application consumes in a round trip, up to a maximum. A sender in slow
+/// start sends in each round trip twice of what it sent in the one before; what it may send now is what was granted half a
+/// round trip ago, for what was received then, which was sent a round trip ago; and a quarter of the window may be due
+/// and not granted. With less than four times, slow start would be at an end when it meets the window.
 struct ReceiveWindow {
     /// A window larger than this is not honoured: it could not be held in memory.
     static let ceiling: UInt64 = 1 << 34
@@ -16,6 +19,9 @@ struct ReceiveWindow {
     /// How far the limit is to be ahead of what was consumed.
     private(set) var size: UInt64
     let maximumSize: UInt64
+
+    /// How often what is consumed in a round trip fits into the window.
+    private static let roundTripsHeld: UInt64 = 4
 
     /// When and where the current measurement began; nil before the first byte.
     private var epochStart: Instant?
@@ -40,9 +46,8 @@ struct ReceiveWindow {
     /// Counts bytes that were handed to the application. True when an update is due.
     mutating func consume(_ count: UInt64, now: Instant, rtt: Nanoseconds) -> Bool {
         consumed &+= count
-        guard isUpdateDue else { return false }
         tune(now: now, rtt: rtt)
-        return true
+        return isUpdateDue
     }
 
     /// Counts bytes that were dropped: they say nothing about the application's speed. True when an update is due.
@@ -51,14 +56,23 @@ struct ReceiveWindow {
         return isUpdateDue
     }
 
+    /// Grows the window if more was consumed since the measurement began, or in a round trip of it, than a quarter of the
+    /// window: at once, for in slow start the next round trip brings twice as much.
     private mutating func tune(now: Instant, rtt: Nanoseconds) {
-        let measured = consumed &- epochConsumed
-        guard let start = epochStart, measured > size / 2, rtt > .zero else { return }
-        let roundTrips = (now - start).inSeconds / rtt.inSeconds
-        let windows = Double(measured) / Double(size)
-        if roundTrips < 2 * windows { size = min(size * 2, maximumSize) }
-        epochStart = now
-        epochConsumed = consumed
+        guard rtt > .zero, size < maximumSize else { return }
+        guard let start = epochStart else {
+            epochStart = now
+            epochConsumed = consumed
+            return
+        }
+        var measured = consumed &- epochConsumed
+        let elapsed = now - start
+        if elapsed > rtt {
+            measured = UInt64(Double(measured) * (rtt.inSeconds / elapsed.inSeconds))
+            epochStart = now
+            epochConsumed = consumed
+        }
+        while measured > size / Self.roundTripsHeld, size < maximumSize { size = min(size * 2, maximumSize) }
     }
 
     /// Keeps the connection's window ahead of the largest stream's.

@@ -116,11 +116,10 @@ extension StreamTable {
         let result = try stream.pointee.receive.read(id: id, into: destination, pool: &pool)
         if result.count > 0 {
             totals.bytesRead &+= UInt64(result.count)
-            if stream.pointee.receive.consume(result.count, now: now, rtt: rtt) {
-                let window = stream.pointee.receive.window.size
-                receiveWindow.ensureSize(atLeast: window + window / 2)
-                queue(.maxStreamData, for: stream)
-            }
+            let former = stream.pointee.receive.window.size
+            if stream.pointee.receive.consume(result.count, now: now, rtt: rtt) { queue(.maxStreamData, for: stream) }
+            let window = stream.pointee.receive.window.size
+            if window > former { receiveWindow.ensureSize(atLeast: window + window / 2) }
             if receiveWindow.consume(UInt64(result.count), now: now, rtt: rtt) { control.insert(.maxData) }
         }
         if !stream.pointee.receive.hasUnreadNews { withdrawReadable(stream) }

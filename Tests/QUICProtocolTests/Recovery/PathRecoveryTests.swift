@@ -62,13 +62,13 @@ private struct Transfer: ~Copyable {
         #expect(transfer.recovery.bytesInFlight == 0)
     }
 
-    @Test("a sender held back by the pacer uses its window")
+    @Test("a sender whom the pacer holds back on the way to a full window uses it")
     func pacingIsNoUnderuse() throws {
         var transfer = Transfer()
         transfer.recovery.seedRTT(.milliseconds(100))
         var now = Instant.zero
         var allowance = transfer.recovery.allowance(now: now)
-        #expect(allowance == 12_000)
+        #expect(allowance == 2_400)
         for _ in 0..<5 { transfer.send(at: 0) }
         let wake = transfer.recovery.sendingStopped(now: now)
         #expect(wake != nil)
@@ -77,6 +77,32 @@ private struct Transfer: ~Copyable {
         now = .zero + .milliseconds(100)
         allowance = transfer.recovery.allowance(now: now)
         #expect(allowance > 0)
+    }
+
+    @Test("bursts that leave most of the window empty do not grow it, although the pacer spreads them")
+    func pacedBursts() throws {
+        for isInSlowStart in [true, false] {
+            var transfer = Transfer()
+            if !isInSlowStart {
+                // A loss ends slow start.
+                for _ in 0..<10 { transfer.send(at: 0) }
+                try transfer.acknowledge(3...9, at: 0.1)
+            }
+            let window = transfer.recovery.congestion.window
+            #expect(transfer.recovery.congestion.isInSlowStart == isInSlowStart)
+            transfer.recovery.seedRTT(.milliseconds(100))
+            var seconds = 1.0
+            for _ in 0..<50 {
+                var numbers: [PacketNumber] = []
+                // Two datagrams, and the pacer asks to wait with a third.
+                for _ in 0..<2 { numbers.append(transfer.send(at: seconds)) }
+                _ = transfer.recovery.sendingStopped(now: .zero + .milliseconds(Int64(seconds * 1e3)))
+                numbers.append(transfer.send(at: seconds + 0.01))
+                try transfer.acknowledge(numbers[0]...numbers[2], at: seconds + 0.11)
+                seconds += 1
+            }
+            #expect(transfer.recovery.congestion.window == window)
+        }
     }
 
     @Test("when the window is full, only an acknowledgement lets sending go on")
