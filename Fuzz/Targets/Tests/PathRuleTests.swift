@@ -130,8 +130,8 @@ struct PathRuleTests {
         }
         subject.takeSent()
         // The subject itself watches the budget of every address at every datagram.
-        for _ in 0..<10 {
-            try subject.receive(Self.ping, from: Self.otherHost)
+        for isPadded in [true, false, false, true, false, false] {
+            try subject.receive(Self.ping, from: Self.otherHost, options: isPadded ? padded() : Forge.Options())
             try subject.pass(.milliseconds(700))
         }
         #expect(subject.takeSent().contains { $0.remote == Self.otherHost.remote })
