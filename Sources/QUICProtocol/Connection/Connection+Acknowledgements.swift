@@ -26,6 +26,17 @@ extension QUICConnection {
             if timers.probeTimeoutCount > 0 { heardAfterTimeouts() }
             timers.probeTimeoutCount = 0
         }
+        if space == .application, handshake.isConfirmed { reconsiderAckFrequency(now: now) }
+    }
+
+    @inline(__always)
+    private mutating func reconsiderAckFrequency(now: Instant) {
+        let index = paths.activeIndex
+        ackFrequency.reconsider(
+            window: paths[index].recovery.congestion.window, maximumDatagramSize: paths[index].maximumDatagramSize,
+            isInSlowStart: paths[index].recovery.congestion.isInSlowStart,
+            smoothedRTT: paths[index].recovery.rtt.smoothed, now: now)
+        spaces.application.received.setRTT(paths[index].recovery.rtt.smoothed)
     }
 
     /// Takes a sample on the path that the largest packet was sent on, if the frame gives one (RFC 9000, section 9.4).
@@ -78,6 +89,7 @@ extension QUICConnection {
             paths[index].statistics.packetsLost += UInt64(change.packetsLost)
             statistics.packetsLost += UInt64(change.packetsLost)
             if change.packetsAcknowledged > 0, index == paths.activeIndex { noteProgress(now: now) }
+            if change.packetsLost > 0 { ackFrequency.disturbed(now: now, needsAnswer: false) }
         }
     }
 
@@ -93,7 +105,7 @@ extension QUICConnection {
             crypto[space.level].acknowledged(offset: offset, length: length)
         case .retireConnectionID(let sequence):
             remoteIDs.retirementAcknowledged(sequence)
-        case .ping, .newConnectionID, .pathChallenge, .handshakeDone:
+        case .ping, .newConnectionID, .pathChallenge, .handshakeDone, .ackFrequency, .immediateAck:
             // A challenge is answered by its response, not by an acknowledgement (RFC 9000, section 8.2.2).
             break
         }
@@ -116,7 +128,9 @@ extension QUICConnection {
             remoteIDs.retirementLost(sequence)
         case .handshakeDone:
             handshake.isHandshakeDonePending = true
-        case .ack, .ping, .pathChallenge:
+        case .ackFrequency(let sequence):
+            ackFrequency.lost(sequence: sequence)
+        case .ack, .ping, .pathChallenge, .immediateAck:
             // Acknowledgements go out anew; a challenge is repeated by its validator, with new data.
             break
         }
@@ -178,7 +192,10 @@ extension QUICConnection {
             timers.probeTimeoutCount = isRefused ? min(timers.probeTimeoutCount + 1, 1) : timers.probeTimeoutCount + 1
             timers.probeTimeoutJitter = Int64(truncatingIfNeeded: random.next() % 32)
             statistics.probeTimeouts += 1
-            if space == .application, !isRefused { suspectSizeAndMarks() }
+            if space == .application {
+                if !isRefused { suspectSizeAndMarks() }
+                ackFrequency.disturbed(now: now, needsAnswer: true)
+            }
             // Two probes, so that the loss of one does not cost another timeout (RFC 9002, section 6.2.4).
             spaces.setProbes(2, in: space)
             resendOldest(in: space, packets: 2)

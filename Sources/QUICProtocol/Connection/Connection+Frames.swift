@@ -51,6 +51,11 @@ extension QUICConnection {
                 throw TransportError(.protocolViolation, frameType: frame.type, "the handshake is not done")
             }
             handshakeConfirmed()
+        case .ackFrequency(let frame):
+            try spaces.application.received.request(frame, minAckDelay: configuration.minAckDelay)
+        case .immediateAck:
+            // With the packet's number it is noted that an acknowledgement is due.
+            break
         }
     }
 

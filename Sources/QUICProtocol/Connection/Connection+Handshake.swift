@@ -115,6 +115,7 @@ extension QUICConnection {
         peerParameters = parameters
         handshake.hasPeerParameters = true
         streams.setPeerParameters(parameters)
+        ackFrequency.negotiated(parameters, now: clock)
         localIDs.setPeerLimit(parameters.activeConnectionIDLimit)
     }
 

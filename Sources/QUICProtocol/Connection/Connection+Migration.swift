@@ -177,6 +177,8 @@ extension QUICConnection {
         paths[index].statistics.challengesReceived += 1
         // Only the newest is answered (M16).
         paths[index].pendingResponse = data
+        // A client hears in this way that a NAT has moved it.
+        if index == paths.activeIndex { ackFrequency.disturbed(now: clock, needsAnswer: false) }
         giveConnectionID(toPathAt: index)
     }
 

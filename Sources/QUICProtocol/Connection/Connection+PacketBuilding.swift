@@ -125,6 +125,7 @@ extension QUICConnection {
             frameLog.append(.handshakeDone)
             handshake.isHandshakeDonePending = false
         }
+        if ackFrequency.hasFrames { writeAckFrequencyFrames(writer: &writer) }
         while let sequence = remoteIDs.pendingRetirements.first,
             writer.remaining >= FrameSize.retireConnectionID(sequence: sequence)
         {
@@ -144,9 +145,25 @@ extension QUICConnection {
         }
     }
 
+    private mutating func writeAckFrequencyFrames(writer: inout PacketWriter) {
+        if ackFrequency.isPending {
+            let frame = ackFrequency.frame
+            if writer.remaining >= FrameSize.ackFrequency(frame) {
+                writer.writeAckFrequency(frame)
+                frameLog.append(.ackFrequency(sequence: frame.sequence))
+                ackFrequency.frameSent()
+            }
+        }
+        if ackFrequency.wantsImmediateAck, writer.remaining >= FrameSize.immediateAck {
+            writer.writeImmediateAck()
+            frameLog.append(.immediateAck)
+            ackFrequency.immediateAckSent()
+        }
+    }
+
     @inline(__always)
     var hasConnectionFrames: Bool {
-        handshake.isHandshakeDonePending || !remoteIDs.pendingRetirements.isEmpty
+        handshake.isHandshakeDonePending || ackFrequency.hasFrames || !remoteIDs.pendingRetirements.isEmpty
             || !localIDs.pendingAnnouncements.isEmpty
     }
 }

@@ -150,6 +150,8 @@ extension QUICConnection {
         timers.isAmplificationBlocked = false
         timers.answerAwaitedSince = nil
         paths.active.isDegraded = false
+        ackFrequency.disturbed(now: clock, needsAnswer: true)
+        spaces.application.received.peerMoved()
         // A server that is to follow needs a packet that is no probe.
         spaces.requestProbe(in: .application)
         // To move for trouble, or to follow who did, is to expect that what was in flight is lost. Acknowledgements are

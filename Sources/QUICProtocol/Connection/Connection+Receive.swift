@@ -209,7 +209,8 @@ extension QUICConnection {
             arrival: arrival)
         guard isOpen() else { return true }
         spaces[space].received.record(
-            opened.packetNumber, isAckEliciting: contents.isAckEliciting, ecn: arrival.ecn, now: arrival.now)
+            opened.packetNumber, isAckEliciting: contents.isAckEliciting, asksForAck: contents.asksForAck,
+            ecn: arrival.ecn, now: arrival.now)
         packetArrived(
             on: pathID, level: level, isHighest: isHighest, isProbing: contents.isProbing,
             now: arrival.now)
@@ -236,6 +237,7 @@ extension QUICConnection {
         var isProbing = true
         var hasCrypto = false
         var hasStreamData = false
+        var asksForAck = false
     }
 
     private mutating func receiveFrames(
@@ -253,6 +255,7 @@ extension QUICConnection {
             switch frame {
             case .crypto: contents.hasCrypto = true
             case .stream: contents.hasStreamData = true
+            case .immediateAck: contents.asksForAck = true
             default: break
             }
             try handle(frame, bytes: bytes, level: level, path: path, destination: destination, arrival: arrival)

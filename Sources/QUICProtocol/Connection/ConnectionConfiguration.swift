@@ -40,6 +40,8 @@ public struct ConnectionConfiguration: Sendable {
     public var usesECN = true
     /// The longest we wait before acknowledging (RFC 9000, section 13.2.1).
     public var maxAckDelay: Nanoseconds = .milliseconds(25)
+    /// The least delay of acknowledgements that a peer may ask for (draft-ietf-quic-ack-frequency, section 3).
+    var minAckDelay: Nanoseconds { min(.milliseconds(1), maxAckDelay) }
     /// Tells the peer not to move the connection (RFC 9000, section 18.2). Rebindings are followed all the same.
     public var disableActiveMigration = false
     /// A server's: addresses of its own to which its clients are asked to move (RFC 9000, section 9.6; M30).
@@ -77,6 +79,7 @@ public struct ConnectionConfiguration: Sendable {
         parameters.initialMaxStreamsBidi = min(maxBidirectionalStreams, 1 << 60)
         parameters.initialMaxStreamsUni = min(maxUnidirectionalStreams, 1 << 60)
         parameters.maxAckDelay = min(max(maxAckDelay, .zero), .milliseconds((1 << 14) - 1))
+        parameters.minAckDelay = max(minAckDelay, .zero)
         parameters.disableActiveMigration = disableActiveMigration
         parameters.activeConnectionIDLimit = UInt64(min(max(activeConnectionIDLimit, 2), 8))
         return parameters

@@ -40,6 +40,8 @@ public struct QUICConnection: ~Copyable {
     var timers = TimerState()
     var moves = PeerMoves()
     var ecnReports = ECNReports()
+    /// How often the peer is asked to acknowledge.
+    var ackFrequency = AckFrequency()
 
     /// How our ACK delays are to be read (RFC 9000, section 18.2).
     let ackDelayExponent: UInt64

@@ -31,10 +31,10 @@ struct ReceivedPackets: ~Copyable {
     private(set) var ecnCounts = ECNCounts()
 
     private let acknowledgesAtOnce: Bool
-    private var maxAckDelay = Nanoseconds.milliseconds(25)
-    /// An ACK is due with so many ack-eliciting packets unreported. The caller asks once it has processed all it
-    /// received, so that there is at most one ACK a batch.
-    var ackThreshold = 2
+    /// When an ACK is due. The caller asks once it has processed all it received, so that there is at most one ACK a batch.
+    private var policy = AckPolicy()
+    /// Largest Acknowledged of the last ACK written.
+    private var largestReported: PacketNumber?
 
     /// There is something to report that no ACK has reported yet: worth an ACK in a packet that is sent anyway.
     private(set) var hasUnreportedPackets = false
@@ -50,7 +50,25 @@ struct ReceivedPackets: ~Copyable {
     init(acknowledgesAtOnce: Bool) { self.acknowledgesAtOnce = acknowledgesAtOnce }
 
     /// Sets the delay that our max_ack_delay promises not to exceed.
-    mutating func setAckDelay(max delay: Nanoseconds) { maxAckDelay = Swift.max(delay, .zero) }
+    mutating func setAckDelay(max delay: Nanoseconds) { policy.maxAckDelay = Swift.max(delay, .zero) }
+
+    /// The peer says how often it wants acknowledgements (draft-ietf-quic-ack-frequency, section 4).
+    ///
+    /// - Parameters:
+    ///   - minAckDelay: the least delay that we offered.
+    /// - Throws: PROTOCOL_VIOLATION if it asks for a delay that is not allowed.
+    mutating func request(_ frame: AckFrequencyFrame, minAckDelay: Nanoseconds) throws(TransportError) {
+        try policy.request(frame, minAckDelay: minAckDelay)
+    }
+
+    /// The peer asked for fewer acknowledgements than usual.
+    var isSparse: Bool { policy.isSparse }
+
+    /// The peer moved: what it gets back now is likely to be lost, and the more so the less there is of it.
+    mutating func peerMoved() { policy.disturbed() }
+
+    /// The RTT of the path: acknowledgements that nobody asked to be rare are late by a part of it at most.
+    mutating func setRTT(_ rtt: Nanoseconds) { policy.rtt = rtt }
 
     var hasUnreportedAckEliciting: Bool { unreportedAckElicitingCount > 0 }
 
@@ -71,7 +89,12 @@ struct ReceivedPackets: ~Copyable {
     }
 
     /// Records a packet, once it was processed.
-    mutating func record(_ number: PacketNumber, isAckEliciting: Bool, ecn: ECNCodepoint, now: Instant) {
+    ///
+    /// - Parameters:
+    ///   - asksForAck: it has an IMMEDIATE_ACK frame.
+    mutating func record(
+        _ number: PacketNumber, isAckEliciting: Bool, asksForAck: Bool = false, ecn: ECNCodepoint, now: Instant
+    ) {
         guard number >= floor, insert(number) else { return }
         switch ecn {
         case .notECT: break
@@ -90,11 +113,42 @@ struct ReceivedPackets: ~Copyable {
         guard isAckEliciting else { return }
 
         unreportedAckElicitingCount += 1
-        let isImmediate =
-            acknowledgesAtOnce || ecn == .ce || unreportedAckElicitingCount >= ackThreshold || isOutOfOrder(number)
-        let deadline = isImmediate ? now : now + maxAckDelay
-        ackDeadline = min(ackDeadline ?? deadline, deadline)
+        let isReordered = isOutOfOrder(number)
         largestAckEliciting = max(largestAckEliciting ?? number, number)
+        policy.received(isReordered: isReordered)
+        let isMarkDue = policy.isDue(mark: ecn)
+        let isImmediate =
+            acknowledgesAtOnce || asksForAck || policy.isDue(unreported: unreportedAckElicitingCount) || isMarkDue
+            || isBeyondReordering(number, isReordered: isReordered)
+            // No range may be forgotten before it was reported.
+            || (ranges.count > Self.maximumRanges - 8 && ranges[8].last >= lowestUnreported)
+        let deadline = isImmediate ? now : now + policy.delay
+        ackDeadline = min(ackDeadline ?? deadline, deadline)
+    }
+
+    /// Whether an ack-eliciting packet is or shows one that is further out of order than the peer bears without a word
+    /// (draft-ietf-quic-ack-frequency, section 6.2): the peer declares it lost, or has done so.
+    @inline(__always)
+    private func isBeyondReordering(_ number: PacketNumber, isReordered: Bool) -> Bool {
+        let threshold = policy.reorderingThreshold
+        if threshold == 1 { return isReordered }
+        guard threshold > 1, let newest = ranges.indices.last else { return false }
+        let largest = largestReported ?? 0
+        let reported = largest >= threshold ? largest - threshold : nil
+        if let reported, number <= reported { return true }
+        let lower = max(floor, reported.map { $0 + 1 } ?? 0)
+        guard ranges[newest].first > lower else { return false }
+        return isBeyondReordering(threshold, missingFrom: lower)
+    }
+
+    /// The smallest number missing from `lower` on is so far behind the largest.
+    private func isBeyondReordering(_ threshold: UInt64, missingFrom lower: PacketNumber) -> Bool {
+        guard let largest = largestAckEliciting else { return false }
+        var index = ranges.count - 1
+        while index > 0, ranges[index - 1].last >= lower { index -= 1 }
+        // What lies below this range is missing; if it begins before `lower`, what follows it is.
+        let missing = ranges[index].first > lower ? lower : ranges[index].last &+ 1
+        return missing < largest && largest - missing >= threshold
     }
 
     /// Whether an ack-eliciting packet, just inserted, came out of order or after a gap (RFC 9000, section 13.2.1).
@@ -193,6 +247,7 @@ struct ReceivedPackets: ~Copyable {
             writer.writeVarint(ecnCounts.ce)
         }
         hasUnreportedPackets = false
+        largestReported = largest
         lowestInLastReport = lowestUnreported
         lowestUnreported = .max
         unreportedAckElicitingCount = 0

@@ -21,4 +21,6 @@ enum SentFrame: Equatable, Sendable {
     case retireConnectionID(sequence: UInt64)
     case pathChallenge(PathID)
     case handshakeDone
+    case ackFrequency(sequence: UInt64)
+    case immediateAck
 }

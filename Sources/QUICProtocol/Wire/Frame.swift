@@ -34,6 +34,10 @@ enum Frame: Equatable {
     case pathResponse(UInt64)
     case connectionClose(ConnectionCloseFrame)
     case handshakeDone
+    /// The peer, as a sender of data, says how often it wants acknowledgements (draft-ietf-quic-ack-frequency, section 4).
+    case ackFrequency(AckFrequencyFrame)
+    /// The peer wants an acknowledgement at once (the same, section 5).
+    case immediateAck
 }
 
 struct ECNCounts: Equatable, Sendable {
@@ -96,7 +100,17 @@ struct ConnectionCloseFrame: Equatable {
     var reason: ByteRange
 }
 
-/// Frame types by number (RFC 9000, table 3).
+struct AckFrequencyFrame: Equatable {
+    var sequence: UInt64
+    /// An acknowledgement is due with more than so many ack-eliciting packets.
+    var ackElicitingThreshold: UInt64
+    /// In microseconds. What it may be, the connection knows.
+    var requestedMaxAckDelay: UInt64
+    /// How far packets may be out of order before an acknowledgement is due at once; 0 for never.
+    var reorderingThreshold: UInt64
+}
+
+/// Frame types by number (RFC 9000, table 3; draft-ietf-quic-ack-frequency, section 10.2).
 enum FrameType {
     static let padding: UInt64 = 0x00
     static let ping: UInt64 = 0x01
@@ -122,6 +136,8 @@ enum FrameType {
     static let connectionClose: UInt64 = 0x1c
     static let applicationClose: UInt64 = 0x1d
     static let handshakeDone: UInt64 = 0x1e
+    static let immediateAck: UInt64 = 0x1f
+    static let ackFrequency: UInt64 = 0xaf
 }
 
 extension Frame {
@@ -151,6 +167,8 @@ extension Frame {
         case .connectionClose(let frame):
             frame.isApplication ? FrameType.applicationClose : FrameType.connectionClose
         case .handshakeDone: FrameType.handshakeDone
+        case .ackFrequency: FrameType.ackFrequency
+        case .immediateAck: FrameType.immediateAck
         }
     }
 

@@ -56,6 +56,12 @@ struct FrameParser: ~Escapable {
             case FrameType.connectionClose, FrameType.applicationClose:
                 return .connectionClose(try readConnectionClose(isApplication: type == FrameType.applicationClose))
             case FrameType.handshakeDone: return .handshakeDone
+            case FrameType.immediateAck: return .immediateAck
+            case FrameType.ackFrequency:
+                return .ackFrequency(
+                    AckFrequencyFrame(
+                        sequence: try reader.readVarint(), ackElicitingThreshold: try reader.readVarint(),
+                        requestedMaxAckDelay: try reader.readVarint(), reorderingThreshold: try reader.readVarint()))
             default: break
             }
         } catch {

@@ -12,6 +12,8 @@ extension Frame {
         case .earlyData:
             switch self {
             case .ack, .crypto, .newToken, .pathResponse, .handshakeDone: return false
+            // What the peer supports is not remembered (draft-ietf-quic-ack-frequency, section 3).
+            case .ackFrequency, .immediateAck: return false
             default: return true
             }
         case .initial, .handshake:
@@ -48,6 +50,8 @@ extension FrameType {
         case pathResponse: "PATH_RESPONSE"
         case connectionClose, applicationClose: "CONNECTION_CLOSE"
         case handshakeDone: "HANDSHAKE_DONE"
+        case immediateAck: "IMMEDIATE_ACK"
+        case ackFrequency: "ACK_FREQUENCY"
         default: "frame type 0x\(String(type, radix: 16))"
         }
     }

@@ -137,6 +137,19 @@ extension PacketWriter {
     @_lifetime(self: copy self)
     mutating func writeHandshakeDone() { writeFrameType(FrameType.handshakeDone) }
 
+    @_lifetime(self: copy self)
+    mutating func writeImmediateAck() { writeFrameType(FrameType.immediateAck) }
+
+    /// Its type takes two bytes.
+    @_lifetime(self: copy self)
+    mutating func writeAckFrequency(_ frame: AckFrequencyFrame) {
+        writeVarint(FrameType.ackFrequency)
+        writeVarint(frame.sequence)
+        writeVarint(frame.ackElicitingThreshold)
+        writeVarint(frame.requestedMaxAckDelay)
+        writeVarint(frame.reorderingThreshold)
+    }
+
     /// Types of RFC 9000 all take one byte.
     @_lifetime(self: copy self)
     private mutating func writeFrameType(_ type: UInt64) { writeUInt8(UInt8(truncatingIfNeeded: type)) }
@@ -146,6 +159,7 @@ extension PacketWriter {
 enum FrameSize {
     static let ping = 1
     static let handshakeDone = 1
+    static let immediateAck = 1
     static let pathChallenge = 9
     static let pathResponse = 9
 
@@ -179,6 +193,12 @@ enum FrameSize {
 
     static func newConnectionID(_ frame: NewConnectionIDFrame) -> Int {
         fields(frame.sequence, frame.retirePriorTo) + 1 + Int(frame.connectionID.length) + StatelessResetToken.length
+    }
+
+    static func ackFrequency(_ frame: AckFrequencyFrame) -> Int {
+        Varint.encodedSize(FrameType.ackFrequency) + Varint.encodedSize(frame.sequence)
+            + Varint.encodedSize(frame.ackElicitingThreshold) + Varint.encodedSize(frame.requestedMaxAckDelay)
+            + Varint.encodedSize(frame.reorderingThreshold)
     }
 
     static func retireConnectionID(sequence: UInt64) -> Int { fields(sequence) }

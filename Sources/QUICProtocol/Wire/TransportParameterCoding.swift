@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The parameters of RFC 9000 by number (section 18.2).
+/// The parameters of RFC 9000 by number (section 18.2), and min_ack_delay (draft-ietf-quic-ack-frequency, section 3).
 private enum ParameterID: UInt64 {
     case originalDestinationConnectionID = 0x00
     case maxIdleTimeout = 0x01
@@ -19,6 +19,7 @@ private enum ParameterID: UInt64 {
     case activeConnectionIDLimit = 0x0e
     case initialSourceConnectionID = 0x0f
     case retrySourceConnectionID = 0x10
+    case minAckDelay = 0xff04_de1b
 
     /// As the RFC calls it, for error messages.
     var name: String {
@@ -40,6 +41,7 @@ private enum ParameterID: UInt64 {
         case .activeConnectionIDLimit: "active_connection_id_limit"
         case .initialSourceConnectionID: "initial_source_connection_id"
         case .retrySourceConnectionID: "retry_source_connection_id"
+        case .minAckDelay: "min_ack_delay"
         }
     }
 
@@ -87,6 +89,10 @@ extension TransportParameters {
         encoder.add(
             .maxAckDelay, min(maxAckDelay.wholeMilliseconds, ParameterLimit.maximumAckDelay),
             default: defaults.maxAckDelay.wholeMilliseconds)
+        if let delay = minAckDelay {
+            let most = min(maxAckDelay.wholeMilliseconds, ParameterLimit.maximumAckDelay) * 1_000
+            encoder.add(.minAckDelay, Varint.encoded(min(UInt64(clamping: delay.inMicroseconds), most)))
+        }
         if disableActiveMigration { encoder.add(.disableActiveMigration, []) }
         if let address = preferredAddress, address.connectionID.length > 0, initialSourceConnectionID != .empty {
             encoder.add(.preferredAddress, address.encoded)
@@ -179,6 +185,9 @@ private struct ParameterDecoder: ~Escapable {
         if result.preferredAddress != nil, result.initialSourceConnectionID == .empty {
             throw fault(.preferredAddress, "sent by a server that uses no connection IDs")
         }
+        if let delay = result.minAckDelay, delay > result.maxAckDelay {
+            throw fault(.minAckDelay, "longer than max_ack_delay")
+        }
         return result
     }
 
@@ -216,6 +225,7 @@ private struct ParameterDecoder: ~Escapable {
                 id, value, in: ParameterLimit.minimumActiveConnectionIDs...Varint.maximum)
         case .initialSourceConnectionID: result.initialSourceConnectionID = try connectionID(id, value)
         case .retrySourceConnectionID: result.retrySourceConnectionID = try connectionID(id, value)
+        case .minAckDelay: result.minAckDelay = .microseconds(Int64(clamping: try integer(id, value)))
         }
     }
 

@@ -35,6 +35,9 @@ public struct TransportParameters: Hashable, Sendable {
     public var ackDelayExponent: UInt64 = 3
     /// Below 2^14 milliseconds.
     public var maxAckDelay: Nanoseconds = .milliseconds(25)
+    /// The least delay of acknowledgements that the peer may ask for; nil if it may ask for none
+    /// (draft-ietf-quic-ack-frequency, section 3). No longer than `maxAckDelay`; in whole microseconds.
+    public var minAckDelay: Nanoseconds?
     public var disableActiveMigration = false
     public var preferredAddress: PreferredAddress?
     /// At least 2.

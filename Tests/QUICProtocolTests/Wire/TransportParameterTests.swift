@@ -48,6 +48,8 @@ struct TransportParameterTests {
         parameters.initialMaxStreamsUni = random.varint(upTo: 1 << 60)
         parameters.ackDelayExponent = random.next() % 21
         parameters.maxAckDelay = .milliseconds(Int64(random.next() % (1 << 14)))
+        parameters.minAckDelay = maybe(
+            min(.microseconds(Int64(random.next() % 20_000_000)), parameters.maxAckDelay))
         parameters.disableActiveMigration = random.next() & 1 == 0
         parameters.activeConnectionIDLimit = max(2, random.varint())
         parameters.initialSourceConnectionID = maybe(random.connectionID(1...20))
@@ -149,6 +151,20 @@ struct TransportParameterTests {
         }
     }
 
+    @Test("a min_ack_delay above max_ack_delay is a TRANSPORT_PARAMETER_ERROR, in whatever order they come")
+    func minAckDelay() {
+        let least = parameter(0xff04_de1b, Varint.encoded(10_001))
+        let most = parameter(0x0b, Varint.encoded(10))
+        for bytes in [least + most, most + least, parameter(0xff04_de1b, Varint.encoded(25_001))] {
+            let error = decodingError(bytes, sentBy: .client)
+            #expect(error?.code == .transportParameterError)
+            #expect(error?.reason.hasPrefix("min_ack_delay: ") == true)
+        }
+        #expect(decodingError(parameter(0xff04_de1b, Varint.encoded(Varint.maximum)), sentBy: .server) != nil)
+        #expect(decodingError(parameter(0xff04_de1b, Varint.encoded(25_000)), sentBy: .client) == nil)
+        #expect(decodingError(parameter(0xff04_de1b, [0, 0]), sentBy: .client) != nil)
+    }
+
     @Test(
         "a value at its limit is taken",
         arguments: [
@@ -241,7 +257,10 @@ struct TransportParameterTests {
     func truncation() throws {
         var random = RandomSource.seeded(35)
         for role in [Role.client, .server] {
-            let bytes = try randomParameters(&random).encoded(for: role, using: &random)
+            var parameters = try randomParameters(&random)
+            // Where max_ack_delay is cut off, it may be too long by itself.
+            parameters.minAckDelay = nil
+            let bytes = parameters.encoded(for: role, using: &random)
             var ends: Set<Int> = [0]
             var reader = WireReader(bytes.span.bytes)
             while !reader.isAtEnd {
