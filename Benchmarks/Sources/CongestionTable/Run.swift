@@ -63,6 +63,7 @@ final class Run {
     /// As by default, but for larger datagrams and for windows that are no limit on this link.
     private static func configuration(of cell: Cell) -> ConnectionConfiguration {
         var configuration = ConnectionConfiguration()
+        configuration.initialUDPPayload = Cell.datagramSize
         configuration.maxUDPPayload = Cell.datagramSize
         let window = UInt64(4 * cell.mostInFlight)
         configuration.maximumStreamReceiveWindow = max(configuration.maximumStreamReceiveWindow, window)

@@ -122,8 +122,8 @@ extension Harness {
             var sum: UInt64 = 0
             for _ in 0..<passes {
                 let budget = pacer.budget(
-                    now: now, window: 1_000_000, smoothedRTT: .milliseconds(20), maximumDatagramSize: 1_452,
-                    isInSlowStart: false)
+                    now: now, window: 1_000_000, smoothedRTT: .milliseconds(20), minimumRTT: .milliseconds(20),
+                    maximumDatagramSize: 1_452, isInSlowStart: false)
                 pacer.sent(bytes: budget)
                 now = pacer.nextSendTime(now: now, bytes: pacer.preferredBatch)
                 sum &+= UInt64(budget)

@@ -35,7 +35,7 @@ extension QUICConnection {
         ackFrequency.reconsider(
             window: paths[index].recovery.congestion.window, maximumDatagramSize: paths[index].maximumDatagramSize,
             isInSlowStart: paths[index].recovery.congestion.isInSlowStart,
-            smoothedRTT: paths[index].recovery.rtt.smoothed, now: now)
+            smoothedRTT: paths[index].recovery.rtt.smoothed, minimumRTT: paths[index].recovery.rtt.minimum, now: now)
         spaces.application.received.setRTT(paths[index].recovery.rtt.smoothed)
     }
 

@@ -2,14 +2,19 @@
 
 /// What we, as a sender of data, ask the peer to acknowledge and how often (draft-ietf-quic-ack-frequency).
 ///
-/// Each acknowledgement costs both sides a system call and a wake-up, so few of them are asked for: one for a quarter of the
-/// window (an eighth in slow start, which needs their RTT samples), but no later than after a quarter of a round trip. That
-/// is only while the window is large and neither a packet was lost nor a path changed for some round trips. With
-/// the first such event the usual ones are asked for at once: those that follow a loss bring the window back, and those that
-/// follow a move may be lost themselves.
+/// Each acknowledgement costs both sides a system call and a wake-up, so few of them are asked for: one for a sixteenth of
+/// the window. What waits to be acknowledged is missing from what may be in flight, and a link with a short queue idles for
+/// so long. On a path of less than a millisecond, where hosts wait and not links, it is one for a quarter of the window (an
+/// eighth in slow start, which needs the RTT samples). That is only while the window is large and neither a packet was lost
+/// nor a path changed for some round trips. With the first such event the usual ones are asked for at once: those that
+/// follow a loss bring the window back, and those that follow a move may be lost themselves.
 struct AckFrequency {
     /// Smaller windows, in datagrams, need every acknowledgement they can get.
     static let leastWindow = 16
+    static let windowDivisor = 16
+    /// The same for a path of less than `shortPath`; twice as many in slow start.
+    static let shortPathDivisor = 4
+    static let shortPath = Nanoseconds.milliseconds(1)
     /// A receiver processes no more than that many datagrams at once either.
     static let mostPackets = 64
     /// For how many round trips nothing may have happened, and how long at least.
@@ -61,15 +66,19 @@ struct AckFrequency {
 
     /// Packets were acknowledged: perhaps the window has grown so much that something else is wanted.
     mutating func reconsider(
-        window: Int, maximumDatagramSize: Int, isInSlowStart: Bool, smoothedRTT: Nanoseconds, now: Instant
+        window: Int, maximumDatagramSize: Int, isInSlowStart: Bool, smoothedRTT: Nanoseconds, minimumRTT: Nanoseconds,
+        now: Instant
     ) {
         guard let limits, now - lastSentAt >= smoothedRTT,
             now - lastDisturbance >= max(smoothedRTT * Self.calmRoundTrips, Self.calmTime)
         else { return }
         let datagrams = window / max(maximumDatagramSize, 1)
         guard datagrams >= Self.leastWindow else { return }
-        let packets = min(datagrams / (isInSlowStart ? 8 : 4), Self.mostPackets)
-        let delay = min(max(smoothedRTT / 4, limits.least), limits.most)
+        let divisor =
+            minimumRTT >= Self.shortPath
+            ? Self.windowDivisor : isInSlowStart ? 2 * Self.shortPathDivisor : Self.shortPathDivisor
+        let packets = min(datagrams / divisor, Self.mostPackets)
+        let delay = min(max(smoothedRTT / Int64(divisor), limits.least), limits.most)
         guard packets > 2,
             packets >= current.packets * Self.worthwhileFactor || packets * Self.worthwhileFactor <= current.packets
                 || delay >= current.delay * 2 || delay * 2 <= current.delay

@@ -47,7 +47,7 @@ struct AckFrequencyConnectionTests {
         try pair.onServer { connection in
             connection.ackFrequency.reconsider(
                 window: 120_000, maximumDatagramSize: 1_200, isInSlowStart: false, smoothedRTT: .milliseconds(10),
-                now: pair.now)
+                minimumRTT: .milliseconds(10), now: pair.now)
             verify(connection.ackFrequency.isPending)
         }
         pair.exchange()

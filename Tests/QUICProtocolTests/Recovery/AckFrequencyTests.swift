@@ -195,29 +195,44 @@ import Testing
     }
 
     private func reconsider(
-        _ frequency: inout AckFrequency, datagrams: Int, isInSlowStart: Bool = false, rtt: Int64 = 20, at time: Int64
+        _ frequency: inout AckFrequency, datagrams: Int, isInSlowStart: Bool = false, rtt: Int64 = 20,
+        least: Nanoseconds? = nil, at time: Int64
     ) -> AckFrequencyFrame? {
         frequency.reconsider(
             window: datagrams * 1_200, maximumDatagramSize: 1_200, isInSlowStart: isInSlowStart,
-            smoothedRTT: .milliseconds(rtt), now: at(time))
+            smoothedRTT: .milliseconds(rtt), minimumRTT: least ?? .milliseconds(rtt), now: at(time))
         guard frequency.isPending else { return nil }
         defer { frequency.frameSent() }
         return frequency.frame
     }
 
-    @Test("one ACK for a quarter of a large window, an eighth in slow start, within a quarter of a round trip")
+    @Test("one ACK for a sixteenth of a large window, within a sixteenth of a round trip")
+    func sparseOnLongPath() {
+        var frequency = negotiated()
+        let frame = reconsider(&frequency, datagrams: 800, rtt: 80, at: 1_000)
+        #expect(
+            frame
+                == AckFrequencyFrame(
+                    sequence: 0, ackElicitingThreshold: 49, requestedMaxAckDelay: 5_000, reorderingThreshold: 3))
+        // So small a window that it would be every second packet: nothing to ask for.
+        var small = negotiated()
+        #expect(reconsider(&small, datagrams: 40, rtt: 80, at: 1_000) == nil)
+    }
+
+    @Test("on a very short path, one for a quarter of the window, an eighth in slow start")
     func sparse() {
         var frequency = negotiated()
-        let slowStart = reconsider(&frequency, datagrams: 80, isInSlowStart: true, at: 1_000)
+        let least = Nanoseconds.microseconds(100)
+        let slowStart = reconsider(&frequency, datagrams: 80, isInSlowStart: true, rtt: 40, least: least, at: 1_000)
         #expect(
             slowStart
                 == AckFrequencyFrame(
                     sequence: 0, ackElicitingThreshold: 9, requestedMaxAckDelay: 5_000, reorderingThreshold: 3))
-        let later = reconsider(&frequency, datagrams: 100, at: 2_000)
+        let later = reconsider(&frequency, datagrams: 100, rtt: 40, least: least, at: 2_000)
         #expect(later?.ackElicitingThreshold == 24)
         #expect(later?.sequence == 1)
         // Not for a small change, nor beyond what a receiver processes at once.
-        #expect(reconsider(&frequency, datagrams: 140, at: 3_000) == nil)
+        #expect(reconsider(&frequency, datagrams: 140, rtt: 40, least: least, at: 3_000) == nil)
         #expect(reconsider(&frequency, datagrams: 100_000, at: 4_000)?.ackElicitingThreshold == 63)
     }
 
@@ -239,7 +254,7 @@ import Testing
     @Test("with the first loss or move the usual acknowledgements are asked for, once")
     func disturbance() {
         var frequency = negotiated()
-        #expect(reconsider(&frequency, datagrams: 100, at: 1_000) != nil)
+        #expect(reconsider(&frequency, datagrams: 200, at: 1_000) != nil)
         frequency.disturbed(now: at(1_001), needsAnswer: true)
         #expect(frequency.isPending)
         #expect(frequency.wantsImmediateAck)
@@ -257,7 +272,7 @@ import Testing
     func limits() {
         for rtt in [0, 1, 2, 60, 100, 5_000] as [Int64] {
             var frequency = negotiated()
-            guard let frame = reconsider(&frequency, datagrams: 100, rtt: rtt, at: 100_000) else {
+            guard let frame = reconsider(&frequency, datagrams: 200, rtt: rtt, at: 100_000) else {
                 Issue.record("nothing asked at an RTT of \(rtt) ms")
                 continue
             }
@@ -269,7 +284,7 @@ import Testing
     @Test("a lost frame is sent again as what is wanted now, unless a newer one went out")
     func loss() {
         var frequency = negotiated()
-        #expect(reconsider(&frequency, datagrams: 100, at: 1_000) != nil)
+        #expect(reconsider(&frequency, datagrams: 200, at: 1_000) != nil)
         frequency.lost(sequence: 0)
         #expect(frequency.isPending)
         #expect(frequency.frame.sequence == 1)
