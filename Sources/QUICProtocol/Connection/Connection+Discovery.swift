@@ -114,11 +114,11 @@ extension QUICConnection {
 
     // MARK: ECN
 
-    /// Packets leave with ECT(0).
+    /// Packets leave with ECT(0). The test counts those in flight only: of the others, nobody ever hears that they were lost.
     @inline(__always)
-    mutating func noteMarked(packets count: Int, onPathAt index: Int) {
+    mutating func noteMarked(packets count: Int, inFlight: Int, onPathAt index: Int) {
         ecnReports.marksSent += UInt64(count)
-        if paths[index].ecn.state == .testing { changeECN(ofPathAt: index) { $0.packetsSent(count) } }
+        if paths[index].ecn.state == .testing { changeECN(ofPathAt: index) { $0.packetsSent(inFlight) } }
     }
 
     /// Compares the marks that the peer reports with those of the packets it acknowledges (RFC 9000, section 13.4.2.1).

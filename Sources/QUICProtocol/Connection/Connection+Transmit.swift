@@ -152,6 +152,7 @@ extension QUICConnection {
         let size = paths[index].maximumDatagramSize
         let capacity = min(buffer.byteCount, Self.maximumBatch)
         let isMarked = paths[index].ecn.isMarking
+        let packetsInFlight = spaces.application.packetsInFlight
         var allowance = sendAllowance(pathIndex: index, now: now)
         var writer = PacketWriter(&buffer)
         var segment = 0
@@ -174,7 +175,10 @@ extension QUICConnection {
         guard writer.offset > 0 else { return nil }
         if allowance < size, hasApplicationFrames { sendingHeldBack(pathIndex: index, now: now) }
         if segment == size { paths[index].mtu.datagramFilled() }
-        if isMarked { noteMarked(packets: datagrams, onPathAt: index) }
+        if isMarked {
+            noteMarked(
+                packets: datagrams, inFlight: spaces.application.packetsInFlight - packetsInFlight, onPathAt: index)
+        }
         let total = writer.offset
         return finishDatagram(
             size: total, segmentSize: segment, pathIndex: index, datagrams: datagrams, ecn: isMarked ? .ect0 : .notECT,
