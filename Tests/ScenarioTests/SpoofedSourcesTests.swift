@@ -4,7 +4,7 @@ import QUICProtocol
 import TernSimulation
 import Testing
 
-/// An attacker with 100,000 source addresses against one connection. `Benchmarks` has the figures: SpoofedSources.
+/// An attacker with 100,000 source addresses against one connection.
 @Suite("100,000 spoofed sources")
 struct SpoofedSourcesTests {
     private static let sources = 100_000
