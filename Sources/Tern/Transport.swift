@@ -67,7 +67,9 @@ public final class Transport: Sendable {
             do throws(TernError) {
                 return try await connect(
                     to: address, serverName: parsed.host, context: context, configuration: configuration)
-            } catch .connectionFailed(let reason) where reason == .handshakeTimeout || reason == .idleTimeout {
+            } catch .connectionFailed(let reason)
+                where reason == .handshakeTimeout || reason == .idleTimeout || reason == .noViablePath
+            {
                 // Nobody answered there; another address of the same name may.
                 lastError = .connectionFailed(reason)
             } catch .system(let call, let errno) {

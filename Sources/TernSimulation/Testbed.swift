@@ -270,7 +270,7 @@ public final class Testbed {
         }
         switch (scenario.ending, reason) {
         case (.clientCloses, .application(_, _, byPeer: false)), (.serverCloses, .application(_, _, byPeer: true)),
-            (.silence, .idleTimeout), (.script, _):
+            (.silence, .idleTimeout), (.silence, .noViablePath), (.script, _):
             return nil
         default: return "the client's connection ended so: \(reason)"
         }

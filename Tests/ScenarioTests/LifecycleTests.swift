@@ -81,8 +81,9 @@ struct LifecycleTests {
             scenario.plans = [StreamPlan(download: 20_000)]
             return scenario
         } expecting: { report in
+            // What the server still had under way when the network went is not answered: then it is the path that failed.
             unless(
-                report.serverCloseReason == .idleTimeout,
+                report.serverCloseReason == .idleTimeout || report.serverCloseReason == .noViablePath,
                 "the server's connection ended so: \(report.serverCloseReason as Any)")
                 ?? unless(report.totalDuration < .seconds(24), "it took \(report.totalDuration)")
         }

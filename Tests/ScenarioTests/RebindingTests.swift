@@ -77,6 +77,48 @@ struct RebindingTests {
         }
     }
 
+    @Test(
+        "a rebinding at any moment of the handshake does not break it, old mappings dead at once, under loss too (M19)")
+    func duringHandshakeDead() async {
+        await check { random in
+            let roundTrip = random.time(in: .milliseconds(10)...(.milliseconds(200)))
+            let moment = random.time(in: .zero...(roundTrip * 2))
+            let kind: SimulatedNAT.Rebinding = random.next() % 2 == 0 ? .port : .address
+            var scenario = Scenario("rebinding in the handshake, dead mappings")
+            scenario.setRoundTrip(roundTrip)
+            scenario.access.loss = random.next() % 2 == 0 ? 0 : random.number(in: 0...0.1)
+            scenario.nat = .init()
+            scenario.plans = [StreamPlan(download: 50_000)]
+            scenario.script = { testbed in testbed.at(moment) { testbed.nat?.rebind(kind) } }
+            return scenario
+        }
+    }
+
+    @Test("a rebinding between the client's Initial and Handshake packets does not break the handshake (M19)")
+    func betweenInitialAndHandshake() async {
+        await check { random in
+            let kind: SimulatedNAT.Rebinding = random.next() % 2 == 0 ? .port : .address
+            let isLossy = random.next() % 2 == 0
+            var scenario = Scenario("rebinding between Initial and Handshake")
+            scenario.setRoundTrip(random.time(in: .milliseconds(10)...(.milliseconds(200))))
+            scenario.access.loss = isLossy ? 0.05 : 0
+            scenario.nat = .init()
+            scenario.plans = [StreamPlan(download: 50_000)]
+            scenario.script = { testbed in
+                var isDone = false
+                testbed.network.addTap { datagram in
+                    // The server's flight has passed the NAT's outside: what the client answers has another source.
+                    if !isDone, datagram.source == Testbed.serverAddress, datagram.containsHandshakePacket {
+                        isDone = true
+                        testbed.after(testbed.scenario.access.delay / 2) { testbed.nat?.rebind(kind) }
+                    }
+                    return .pass
+                }
+            }
+            return scenario
+        }
+    }
+
     @Test("a client with connection IDs of no length survives rebindings (M18)")
     func zeroLengthIDs() async {
         await check { random in

@@ -146,6 +146,14 @@ extension QUICConnection {
         return paths.active.recovery.rtt.pto(maxAckDelay: maxAckDelay)
     }
 
+    /// The same with its backoff. However far that has gone, four probes leave within an idle timeout: a path that comes back
+    /// in time must be noticed in time (RFC 9000, section 10.1.2).
+    private func backedOffProbeTimeout(in space: PacketNumberSpaceID) -> Nanoseconds {
+        let timeout = probeTimeout(in: space)
+        guard timers.probeTimeoutCount > 0 else { return timeout }
+        return min(timers.backedOff(timeout), max(timeout, (idleTimeout ?? .seconds(60)) / 4))
+    }
+
     /// Old read keys are kept for three probe timeouts after a key update (RFC 9001, section 6.5).
     @inline(__always)
     var keyDiscardDelay: Nanoseconds { probeTimeout(in: .application) * 3 }
@@ -165,13 +173,13 @@ extension QUICConnection {
                 continue
             }
             guard space != .application || handshake.isConfirmed else { continue }
-            let instant = max(sent, timers.lastProbeTimeoutAt) + timers.backedOff(probeTimeout(in: space))
+            let instant = max(sent, timers.lastProbeTimeoutAt) + backedOffProbeTimeout(in: space)
             if earliest.map({ instant < $0.0 }) ?? true { earliest = (instant, .probe(space)) }
         }
         if earliest == nil, role == .client, !handshake.peerCompletedAddressValidation, !handshake.isConfirmed {
             // The server may wait for more bytes before it may send (RFC 9002, section 6.2.2.1).
             let space: PacketNumberSpaceID = protection.canSeal(.handshake) ? .handshake : .initial
-            earliest = (timers.lastSentAt + timers.backedOff(probeTimeout(in: space)), .probe(space))
+            earliest = (timers.lastSentAt + backedOffProbeTimeout(in: space), .probe(space))
         }
         return earliest
     }
@@ -207,6 +215,12 @@ extension QUICConnection {
             {
                 spaces.requestProbe(in: other)
                 resendOldest(in: other, packets: 1)
+            }
+            if space != .application, handshake.isComplete, !handshake.isConfirmed {
+                // The server may be done and have no keys of the handshake left, and its HANDSHAKE_DONE may have gone to a NAT's
+                // dead mapping: a 1-RTT packet is what it can still read (M19).
+                spaces.requestProbe(in: .application)
+                resendOldest(in: .application, packets: 1)
             }
             timers.lastSentAt = now
             timers.lastProbeTimeoutAt = now

@@ -230,7 +230,9 @@ extension QUICConnection {
 
     private mutating func validationFailed(at index: Int, now: Instant) {
         let id = paths[index].id
-        let failure: PathFailure = paths[index].isWaitingForConnectionID ? .noConnectionIDAvailable : .noResponse
+        let failure: PathFailure =
+            paths[index].isProvingSize
+            ? .datagramsTooLarge : paths[index].isWaitingForConnectionID ? .noConnectionIDAvailable : .noResponse
         paths[index].validationFailed()
         events.append(.path(.failed(id, failure)))
         guard role == .server else {
@@ -247,6 +249,10 @@ extension QUICConnection {
             }
         }
         guard let fallback = paths.fallback.flatMap({ paths.index(of: $0) }), paths[fallback].state == .validated else {
+            if failure == .datagramsTooLarge {
+                // The peer can still hear why (RFC 9000, section 8.2.4).
+                fail(TransportError(.noViablePath, "the path does not bear datagrams of 1,200 bytes"), now: now)
+            }
             return
         }
         remoteIDs.share(from: id, with: paths[fallback].id)

@@ -98,7 +98,7 @@ extension QUICConnection {
         case .handshaking, .established:
             break
         }
-        if now >= idleDeadline { return end(.idleTimeout, now: now) }
+        if now >= idleDeadline { return end(isPeerUnreachable ? .noViablePath : .idleTimeout, now: now) }
         if !handshake.isComplete, now >= handshake.startedAt + configuration.handshakeTimeout {
             return end(.handshakeTimeout, now: now)
         }
@@ -143,6 +143,14 @@ extension QUICConnection {
         if peers > .zero, timeout == .zero || peers < timeout { timeout = peers }
         guard timeout > .zero else { return nil }
         return max(timeout, probeTimeout(in: .application) * 3)
+    }
+
+    /// What was sent stays without an answer, or cannot be sent: it is not for lack of news that nothing is heard (M21).
+    private var isPeerUnreachable: Bool {
+        switch paths.active.state {
+        case .failed, .transportLost: true
+        case .unvalidated, .validating, .validated: paths.active.hasSendError || timers.probeTimeoutCount > 0
+        }
     }
 
     private var idleDeadline: Instant {

@@ -256,7 +256,7 @@ public struct MigrationPolicyEngine: Sendable {
             switch failure {
             case .transportLost: begin(.transportLost)
             case .sendError(let errno): begin(.sendError(errno))
-            case .noResponse, .noConnectionIDAvailable: begin(.unreachable)
+            case .noResponse, .datagramsTooLarge, .noConnectionIDAvailable: begin(.unreachable)
             }
         } else if failure == .transportLost {
             discard(candidates[index].id)

@@ -4,6 +4,8 @@
 public enum PathFailure: Hashable, Sendable {
     /// No challenge was answered before the timeout.
     case noResponse
+    /// The peer answers, but datagrams of the 1,200 bytes that QUIC needs do not get through (RFC 9000, section 8.2.1).
+    case datagramsTooLarge
     /// The peer gave no connection ID that the path could have used.
     case noConnectionIDAvailable
     /// The socket that the path used is closed.
@@ -137,8 +139,10 @@ public enum CloseReason: Error, Hashable, Sendable {
     case transport(TransportError, byPeer: Bool)
     /// An application closed it, with a code of its protocol's.
     case application(code: UInt64, reason: String, byPeer: Bool)
-    /// Nothing was heard for the idle timeout (RFC 9000, section 10.1).
+    /// Nothing was heard for the idle timeout, and nobody had anything to say (RFC 9000, section 10.1).
     case idleTimeout
+    /// Nothing was heard for the idle timeout although we spoke: no path leads to the peer any more, or it is gone (M21).
+    case noViablePath
     /// The handshake did not complete in time.
     case handshakeTimeout
     /// The peer has lost the connection's state (RFC 9000, section 10.3).
@@ -158,6 +162,7 @@ extension CloseReason: CustomStringConvertible {
             "closed by \(byPeer ? "the peer's" : "our") application with code \(code)"
                 + (reason.isEmpty ? "" : ": \(reason)")
         case .idleTimeout: "idle timeout: nothing was heard from the peer"
+        case .noViablePath: "no viable path: what was sent to the peer is not answered on any path"
         case .handshakeTimeout: "the handshake did not complete in time"
         case .statelessReset: "stateless reset: the peer has lost the connection's state"
         case .versionNegotiationFailed(let versions):

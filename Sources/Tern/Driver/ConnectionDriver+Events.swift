@@ -77,7 +77,7 @@ extension ConnectionDriver {
         case .failed(let path, let failure):
             let error: MigrationError
             switch failure {
-            case .noResponse: error = .timedOut(path)
+            case .noResponse, .datagramsTooLarge: error = .timedOut(path)
             case .noConnectionIDAvailable: error = .noConnectionIDAvailable(path)
             case .transportLost: error = .transportLost(path)
             // One refused datagram; the challenge is repeated until the probe's timeout.

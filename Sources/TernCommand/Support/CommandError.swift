@@ -30,6 +30,7 @@ private func meaning(of reason: CloseReason) -> String {
     switch reason {
     case .handshakeTimeout: "no answer"
     case .idleTimeout: "nothing was heard any more"
+    case .noViablePath: "no network leads to the peer any more, or it is gone"
     case .transport(let error, byPeer: false) where error.code.refusesCertificate:
         "the server's certificate was refused: \(error.reason)"
     default: "\(reason)"
