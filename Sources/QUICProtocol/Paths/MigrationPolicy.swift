@@ -162,7 +162,8 @@ extension PolicyDecision: CustomStringConvertible {
             } else {
                 "move \(from.map { "from \($0) " } ?? "")to \(to)\(validated ? "" : ", unproved"): \(reason)"
             }
-        case .standby(let network, let rtt): "\(network) stands by, round trip \(rtt.inMilliseconds) ms"
+        case .standby(let network, let rtt):
+            "\(network) stands by, round trip \((rtt.inMilliseconds * 10).rounded() / 10) ms"
         case .recovered: "stay: the path makes progress again"
         case .returnLater(let network, let delay): "back to \(network) when it has worked for \(delay.inSeconds) s"
         case .hold(let reason): "hold: \(reason)"

@@ -113,7 +113,8 @@ actor DemoScenario {
         }
         outcome.handshake = clock.now - begin
         path = connection.initialPath
-        await console.connected(handshake: outcome.handshake, table: await server.table())
+        let table = try await tableOnceValidated { _ in true }
+        await console.connected(handshake: outcome.handshake, table: table)
 
         start = clock.now
         try await withThrowingTaskGroup(of: Void.self) { group in

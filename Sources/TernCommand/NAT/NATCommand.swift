@@ -84,7 +84,8 @@ struct NATCommand: AsyncParsableCommand {
         try await nat.stop()
         StandardOutput.line("to server  \(summary(of: counters.toServer))")
         StandardOutput.line("to client  \(summary(of: counters.toClient))")
-        StandardOutput.line("\(counters.clients) clients, \(counters.rebindings) rebindings")
+        let clients = "\(counters.clients) client\(counters.clients == 1 ? "" : "s")"
+        StandardOutput.line("\(clients), \(counters.rebindings) rebinding\(counters.rebindings == 1 ? "" : "s")")
     }
 
     private func outsideAddresses(for target: SocketAddress) throws -> [SocketAddress] {

@@ -12,7 +12,10 @@ struct PerfCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "perf",
         abstract: "Measures throughput, handshakes and the CPU time they cost (ALPN perf).",
-        discussion: "By itself it runs both roles in this process over loopback, each on a thread of its own.",
+        discussion: """
+            By itself it runs both roles in this process over loopback, each on a thread of its own. \
+            Its options: 'tern help perf loopback'.
+            """,
         subcommands: [PerfServeCommand.self, PerfGetCommand.self, PerfLoopbackCommand.self],
         defaultSubcommand: PerfLoopbackCommand.self
     )

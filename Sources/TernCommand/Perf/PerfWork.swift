@@ -65,7 +65,7 @@ struct PerfResult: Sendable {
         case .bytes(let bytes, let isUpload):
             let gigabits = Double(bytes) * 8 / seconds / 1e9
             let gap = largestGap.map { "   largest gap \($0.text)" } ?? ""
-            let moves = disturbances > 0 ? "   \(disturbances) moves" : ""
+            let moves = disturbances > 0 ? "   \(disturbances) move\(disturbances == 1 ? "" : "s")" : ""
             return "\(isUpload ? "upload  " : "download")  \(Format.bytes(bytes)) in \(elapsed.text)   "
                 + "\(Format.decimal(gigabits, places: 2)) Gbit/s   CPU s/GB: \(perUnit(Double(bytes) / 1e9, places: 3))"
                 + "   µs a packet: \(perUnit(Double(max(packets, 1)) / 1e6, places: 2))" + gap + moves
@@ -75,7 +75,7 @@ struct PerfResult: Sendable {
                 + "CPU ms each: \(perUnit(Double(count) / 1e3, places: 3))"
         case .requests(let count, let connections):
             return
-                "requests  \(count) on \(connections) connections in \(elapsed.text)   "
+                "requests  \(count) on \(connections) connection\(connections == 1 ? "" : "s") in \(elapsed.text)   "
                 + "\(Format.decimal(Double(count) / seconds, places: 0)) a second   p50 \(latency(0.5).text)   "
                 + "p99 \(latency(0.99).text)   CPU µs each: \(perUnit(Double(count) / 1e6, places: 1))"
         case .idle(let count):

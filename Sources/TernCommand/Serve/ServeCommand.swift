@@ -123,8 +123,11 @@ extension PathEvent {
                 ? "client \(address(new)) came to \(connection.path(new).map { "\($0.localAddress)" } ?? "\(new)")"
                 : "client moved \(address(old)) → \(address(new))" + (move == .portOnly ? " (port only)" : "")
         case .validated(let path, let rtt, let challenges):
-            "client validated at \(address(path)) in \(rtt.duration.text), "
-                + "\(challenges) challenge\(challenges == 1 ? "" : "s")"
+            // A path that was closed meanwhile has no address any more.
+            connection.path(path).map {
+                "client validated at \($0.remoteAddress) in \(rtt.duration.text), "
+                    + "\(challenges) challenge\(challenges == 1 ? "" : "s")"
+            }
         case .failed(let path, let failure): "client's address \(address(path)) failed: \(failure)"
         default: nil
         }
