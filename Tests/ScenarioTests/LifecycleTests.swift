@@ -57,6 +57,32 @@ struct LifecycleTests {
         }
     }
 
+    @Test(
+        "one of five datagrams is lost, both ways, and both sides have much to say: the handshake is done in time (RFC 9002, 6.2)"
+    )
+    func lossyHandshake() async throws {
+        let names = (0..<90).map { "a-rather-long-name-to-fill-the-certificate-\($0).server.simulation" }
+        let credentials = try SimulationCredentials(additionalNames: names)
+        await check { random in
+            var scenario = Scenario("lossy handshake")
+            if random.next() % 2 == 0 { scenario.credentials = credentials }
+            scenario.setRoundTrip(random.time(in: .milliseconds(10)...(.milliseconds(200))))
+            scenario.access.loss = 0.2
+            scenario.client.handshakeTimeout = .seconds(30)
+            scenario.server.handshakeTimeout = .seconds(30)
+            scenario.plans = [StreamPlan(upload: 200_000), StreamPlan(download: 200_000)]
+            scenario.script = { testbed in
+                testbed.whenConfirmed {
+                    let time = testbed.elapsed
+                    testbed.expect(time <= .seconds(15), "the handshake took \(time)")
+                    // What follows is other tests' subject.
+                    for interface in testbed.client.interfaces { interface.setConditions(LinkConditions()) }
+                }
+            }
+            return scenario
+        }
+    }
+
     @Test("three of ten datagrams are lost: slow, but it completes")
     func heavyLoss() async {
         await check(atMost: 5) { _ in

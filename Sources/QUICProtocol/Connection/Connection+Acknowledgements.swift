@@ -62,7 +62,7 @@ extension QUICConnection {
 
     /// Lets the paths and the owners of frames know what became of the packets that `ackOutcome` names.
     private mutating func draw(conclusionsIn space: PacketNumberSpaceID, now: Instant) {
-        applyOutcome(now: now)
+        let entersRecovery = applyOutcome(now: now)
         noteSizes(space: space)
         for index in 0..<ackOutcome.acknowledged.count {
             let packet = ackOutcome.acknowledged[index]
@@ -71,6 +71,11 @@ extension QUICConnection {
         for index in 0..<ackOutcome.lost.count {
             let packet = ackOutcome.lost[index]
             for frame in packet.frames { sendAgain(spaces[space].frame(at: frame), space: space) }
+        }
+        if entersRecovery, space != .application, crypto[space.level].hasPendingData {
+            // One packet may leave although the window shrinks (RFC 9002, section 7.3.2): 1-RTT packets, which the peer cannot
+            // acknowledge before it has this data, may fill it.
+            spaces.requestProbe(in: space)
         }
         spaces[space].releaseResolved()
     }
@@ -83,14 +88,20 @@ extension QUICConnection {
     }
 
     /// Brings the paths' bytes in flight and congestion windows up to date with `ackOutcome`.
-    mutating func applyOutcome(now: Instant) {
+    ///
+    /// - Returns: whether a loss begins a recovery period on any path.
+    @discardableResult
+    mutating func applyOutcome(now: Instant) -> Bool {
+        var entersRecovery = false
         for index in 0..<paths.count {
             let change = paths[index].recovery.apply(ackOutcome, maxAckDelay: peerParameters.maxAckDelay, now: now)
             paths[index].statistics.packetsLost += UInt64(change.packetsLost)
             statistics.packetsLost += UInt64(change.packetsLost)
             if change.packetsAcknowledged > 0, index == paths.activeIndex { noteProgress(now: now) }
             if change.packetsLost > 0 { ackFrequency.disturbed(now: now, needsAnswer: false) }
+            if change.isCongestionEvent { entersRecovery = true }
         }
+        return entersRecovery
     }
 
     private mutating func frameAcknowledged(_ frame: SentFrame, space: PacketNumberSpaceID) {
@@ -169,10 +180,12 @@ extension QUICConnection {
         guard isOpen(), canSendOnActivePath else { return nil }
         var earliest: (Instant, LossTimer)?
         for space in PacketNumberSpaceID.allCases {
-            guard spaces[space].ackElicitingInFlight > 0, let sent = spaces[space].timeOfLastAckElicitingSent else {
-                continue
-            }
             guard space != .application || handshake.isConfirmed else { continue }
+            // What was lost may wait for room in the congestion window, which 1-RTT packets fill that the peer cannot read yet:
+            // only a probe, which needs no room, can go on from there (RFC 9002, section 7.5).
+            let isHeldBack = !handshake.isConfirmed && crypto[space.level].hasPendingData
+            guard spaces[space].ackElicitingInFlight > 0 || isHeldBack else { continue }
+            let sent = spaces[space].timeOfLastAckElicitingSent ?? timers.lastSentAt
             let instant = max(sent, timers.lastProbeTimeoutAt) + backedOffProbeTimeout(in: space)
             if earliest.map({ instant < $0.0 }) ?? true { earliest = (instant, .probe(space)) }
         }
