@@ -3,8 +3,10 @@
 extension QUICConnection {
     // MARK: Acknowledgements
 
+    /// - Parameters:
+    ///   - path: the path that the frame came on.
     mutating func receiveAck(
-        _ ack: AckFrame, bytes: RawSpan, space: PacketNumberSpaceID, now: Instant
+        _ ack: AckFrame, bytes: RawSpan, space: PacketNumberSpaceID, on path: PathID, now: Instant
     ) throws(TransportError) {
         ackOutcome.reset()
         let isNewest = spaces[space].largestAcknowledged.map { ack.largest > $0 } ?? true
@@ -15,7 +17,7 @@ extension QUICConnection {
         }
         if space != .initial { handshake.peerCompletedAddressValidation = true }
         guard ackOutcome.acknowledged.count > 0 else { return }
-        updateRTT(ack, space: space, now: now)
+        updateRTT(ack, space: space, arrivedOn: path, now: now)
         if space == .application, let largest = spaces.application.largestAcknowledged {
             protection.acknowledged(largest)
         }
@@ -40,15 +42,29 @@ extension QUICConnection {
     }
 
     /// Takes a sample on the path that the largest packet was sent on, if the frame gives one (RFC 9000, section 9.4).
-    private mutating func updateRTT(_ ack: AckFrame, space: PacketNumberSpaceID, now: Instant) {
+    private mutating func updateRTT(
+        _ ack: AckFrame, space: PacketNumberSpaceID, arrivedOn arrival: PathID, now: Instant
+    ) {
         let delay: Nanoseconds =
             space == .application
             ? RTTEstimator.ackDelay(encoded: ack.encodedDelay, exponent: peerParameters.ackDelayExponent) : .zero
+        let isSampled =
+            ackOutcome.largestNewlyAcknowledged.map { isRoundTrip(of: $0.path, andBackOn: arrival) } ?? false
         for index in 0..<paths.count {
             paths[index].recovery.acknowledgementReceived(
                 ackOutcome, in: space, largest: ack.largest, ackDelay: delay, maxAckDelay: peerParameters.maxAckDelay,
-                isHandshakeConfirmed: handshake.isConfirmed, now: now)
+                isHandshakeConfirmed: handshake.isConfirmed, isSampled: isSampled, now: now)
         }
+    }
+
+    /// Whether what was sent on one path and answered on another went round one network. The answer to a probe of a standby,
+    /// which comes over the active path, tells of both of them; but an address that is not proved yet is the active path's
+    /// own behind a NAT that has just rebound.
+    @inline(__always)
+    private func isRoundTrip(of path: PathID, andBackOn arrival: PathID) -> Bool {
+        if path == arrival { return true }
+        guard path == paths.activeID, let index = paths.index(of: arrival) else { return false }
+        return !paths[index].isValidated
     }
 
     /// Finds what is lost, and draws the conclusions.

@@ -13,7 +13,7 @@ extension QUICConnection {
         case .stream(let frame):
             try receiveStream(frame, bytes: bytes, now: arrival.now)
         case .ack(let frame):
-            try receiveAck(frame, bytes: bytes, space: level.space, now: arrival.now)
+            try receiveAck(frame, bytes: bytes, space: level.space, on: path, now: arrival.now)
         case .crypto(let frame):
             try receiveCrypto(frame, bytes: bytes, level: level)
         case .resetStream(let frame):
@@ -39,7 +39,7 @@ extension QUICConnection {
         case .pathChallenge(let data):
             receivePathChallenge(data, on: path)
         case .pathResponse(let data):
-            receivePathResponse(data, now: arrival.now)
+            receivePathResponse(data, on: path, now: arrival.now)
         case .connectionClose(let frame):
             receiveClose(frame, bytes: bytes, now: arrival.now)
         case .handshakeDone:

@@ -183,19 +183,24 @@ extension QUICConnection {
     }
 
     /// A response counts for the challenge it answers, on whatever path it comes (RFC 9000, section 8.2.3).
-    mutating func receivePathResponse(_ data: UInt64, now: Instant) {
+    mutating func receivePathResponse(_ data: UInt64, on arrival: PathID, now: Instant) {
         for index in 0..<paths.count {
             guard paths[index].validator.isRunning, let challenge = paths[index].validator.challenge(with: data)
             else { continue }
-            pathAnswered(at: index, challenge: challenge, now: now)
+            let isRoundTrip = arrival == paths[index].id
+            pathAnswered(at: index, challenge: challenge, isRoundTrip: isRoundTrip, now: now)
             return
         }
     }
 
-    private mutating func pathAnswered(at index: Int, challenge: PathValidator.Challenge, now: Instant) {
+    /// - Parameters:
+    ///   - isRoundTrip: the response came on the path of its challenge.
+    private mutating func pathAnswered(
+        at index: Int, challenge: PathValidator.Challenge, isRoundTrip: Bool, now: Instant
+    ) {
         let id = paths[index].id
         let rtt = now - challenge.sentAt
-        paths[index].recovery.seedRTT(rtt)
+        paths[index].recovery.pathAnswered(after: rtt, isRoundTrip: isRoundTrip && index != paths.activeIndex)
         let challenges = paths[index].validator.challengesSent
         let provedSize = paths[index].isProvingSize
         paths[index].validated()

@@ -76,9 +76,15 @@ struct PathRecovery {
         self = copy
     }
 
-    /// Takes what the path's validation took for its RTT, until there is a sample.
-    mutating func seedRTT(_ delay: Nanoseconds) {
-        guard !rtt.hasSample else { return }
+    /// Takes what the path's validation took for its RTT, until there is a sample. Afterwards it is one more sample if both
+    /// challenge and response took the path: of a standby, whose packets are acknowledged elsewhere, there are no others.
+    mutating func pathAnswered(after delay: Nanoseconds, isRoundTrip: Bool) {
+        guard !rtt.hasSample else {
+            if isRoundTrip {
+                rtt.update(sample: delay, ackDelay: .zero, maxAckDelay: .zero, isHandshakeConfirmed: true)
+            }
+            return
+        }
         rtt.setInitial(delay)
         isRTTSeeded = true
     }
@@ -149,18 +155,18 @@ struct PathRecovery {
     /// - Parameters:
     ///   - largest: the frame's Largest Acknowledged.
     ///   - ackDelay: the frame's delay; zero for the Initial space.
+    ///   - isSampled: the time that the largest packet took is one of its path.
     mutating func acknowledgementReceived(
         _ outcome: borrowing AckOutcome, in space: PacketNumberSpaceID, largest: PacketNumber, ackDelay: Nanoseconds,
-        maxAckDelay: Nanoseconds, isHandshakeConfirmed: Bool, now: Instant
+        maxAckDelay: Nanoseconds, isHandshakeConfirmed: Bool, isSampled: Bool = true, now: Instant
     ) {
         for index in outcome.largestByPath.indices where outcome.largestByPath[index].path == path {
             let number = outcome.largestByPath[index].number
             let slot = Int(space.rawValue)
             largestAcknowledged[slot] = max(largestAcknowledged[slot] ?? number, number)
         }
-        guard let (samplePath, sample) = outcome.rttSample(largest: largest, now: now), samplePath == path else {
-            return
-        }
+        guard isSampled, let (samplePath, sample) = outcome.rttSample(largest: largest, now: now), samplePath == path
+        else { return }
         rtt.update(
             sample: sample, ackDelay: ackDelay, maxAckDelay: maxAckDelay, isHandshakeConfirmed: isHandshakeConfirmed)
         firstRTTSampleAt = firstRTTSampleAt ?? now

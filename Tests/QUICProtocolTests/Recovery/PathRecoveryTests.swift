@@ -27,7 +27,8 @@ private struct Transfer: ~Copyable {
 
     @discardableResult
     mutating func acknowledge(
-        _ ranges: ClosedRange<PacketNumber>..., at seconds: Double, maxAckDelay: Nanoseconds = .zero
+        _ ranges: ClosedRange<PacketNumber>..., at seconds: Double, maxAckDelay: Nanoseconds = .zero,
+        isSampled: Bool = true
     ) throws -> PathRecovery.Change {
         let now = Instant(nanoseconds: Int64(seconds * 1e9))
         let largest = ranges[0].upperBound
@@ -36,7 +37,7 @@ private struct Transfer: ~Copyable {
         for range in ranges { try space.acknowledge(range: range, outcome: &outcome) }
         recovery.acknowledgementReceived(
             outcome, in: .application, largest: largest, ackDelay: .zero, maxAckDelay: maxAckDelay,
-            isHandshakeConfirmed: true, now: now)
+            isHandshakeConfirmed: true, isSampled: isSampled, now: now)
         let limits = [recovery.lossLimit(in: .application)]
         space.detectLoss(now: now, limits: limits.span, outcome: &outcome)
         let change = recovery.apply(outcome, maxAckDelay: maxAckDelay, now: now)
@@ -65,7 +66,7 @@ private struct Transfer: ~Copyable {
     @Test("a sender whom the pacer holds back on the way to a full window uses it")
     func pacingIsNoUnderuse() throws {
         var transfer = Transfer()
-        transfer.recovery.seedRTT(.milliseconds(100))
+        transfer.recovery.pathAnswered(after: .milliseconds(100), isRoundTrip: true)
         var now = Instant.zero
         var allowance = transfer.recovery.allowance(now: now)
         #expect(allowance == 2_400)
@@ -90,7 +91,7 @@ private struct Transfer: ~Copyable {
             }
             let window = transfer.recovery.congestion.window
             #expect(transfer.recovery.congestion.isInSlowStart == isInSlowStart)
-            transfer.recovery.seedRTT(.milliseconds(100))
+            transfer.recovery.pathAnswered(after: .milliseconds(100), isRoundTrip: true)
             var seconds = 1.0
             for _ in 0..<50 {
                 var numbers: [PacketNumber] = []
@@ -261,5 +262,21 @@ private struct Transfer: ~Copyable {
         #expect(transfer.recovery.bytesInFlight == 2_400)
         try transfer.acknowledge(0...9, at: 0.07)
         #expect(transfer.recovery.bytesInFlight == 0)
+    }
+
+    @Test(
+        "an acknowledgement that came another way gives no RTT sample, and a response does if it came the same way (M35)"
+    )
+    func roundTrips() throws {
+        var transfer = Transfer()
+        for _ in 0..<2 { transfer.send(at: 0) }
+        try transfer.acknowledge(0...0, at: 0.05)
+        try transfer.acknowledge(1...1, at: 0.25, isSampled: false)
+        #expect(transfer.recovery.rtt.smoothed == .milliseconds(50))
+        #expect(transfer.recovery.bytesInFlight == 0)
+        transfer.recovery.pathAnswered(after: .milliseconds(90), isRoundTrip: false)
+        #expect(transfer.recovery.rtt.smoothed == .milliseconds(50))
+        transfer.recovery.pathAnswered(after: .milliseconds(90), isRoundTrip: true)
+        #expect(transfer.recovery.rtt.smoothed == .milliseconds(55))
     }
 }
