@@ -21,11 +21,6 @@ struct RoamingStallTests {
 
         func add(_ stall: Stall) { list.withLock { $0.append(stall) } }
 
-        var medianInProbeTimeouts: Double {
-            let ratios = all.map { $0.time.inSeconds / $0.probeTimeout.inSeconds }.sorted()
-            return ratios.isEmpty ? .infinity : ratios[ratios.count / 2]
-        }
-
         /// A line with the medians.
         func summary(_ title: String) -> String {
             list.withLock { list in
@@ -79,16 +74,14 @@ struct RoamingStallTests {
         }
     }
 
-    @Test("reported by the system: one probe timeout at most in the median, and never more than two round trips (M36)")
+    @Test("reported by the system: one probe timeout at most (M36)")
     func reported() async {
         let stalls = Stalls()
         await check { random in
             Self.scenario("reported loss", &random, stalls: stalls) { $0.vanish("WiFi") }
         }
         print(stalls.summary("loss reported"))
-        #expect(stalls.medianInProbeTimeouts <= 1)
-        // Where the two packets sent again at once are not those that are missed, loss detection takes another round trip.
-        stalls.expectAll { $0.time <= $0.roundTrip * 2 + .milliseconds(15) }
+        stalls.expectAll { $0.time <= $0.probeTimeout + .milliseconds(1) }
     }
 
     @Test("told by silence alone: four probe timeouts at most, and the answers of the probe and of the move (M35, M36)")

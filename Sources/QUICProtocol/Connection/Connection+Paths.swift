@@ -155,14 +155,15 @@ extension QUICConnection {
         // A server that is to follow needs a packet that is no probe.
         spaces.requestProbe(in: .application)
         // To move for trouble, or to follow who did, is to expect that what was in flight is lost. Acknowledgements are
-        // among it, so the last is said again; and the oldest packets' frames go again at once, so that streams go on
-        // after one round trip rather than when the loss is proved.
+        // among it, so the last is said again; and the oldest packets' frames and what the streams' readers wait for go again
+        // at once, so that streams go on after one round trip rather than when the loss is proved.
         let isSameNetwork =
             oldTuple.local.hasSameIP(as: paths.active.tuple.local)
             && oldTuple.remote.hasSameIP(as: paths.active.tuple.remote)
         if reason != .application, !isSameNetwork {
             spaces.application.received.acknowledgementDropped(now: clock)
             resendOldest(in: .application, packets: 2)
+            streams.resendHeads(upTo: 2 * paths.active.maximumDatagramSize)
         }
         events.append(.path(.switched(from: old, to: paths.activeID, reason)))
         startDiscovery(ofPathAt: paths.activeIndex)

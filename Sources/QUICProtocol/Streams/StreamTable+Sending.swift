@@ -232,6 +232,22 @@ extension StreamTable {
         }
     }
 
+    /// Has the first bytes sent again that the streams' readers wait for, `count` in all at most. Those of a packet that was
+    /// lost before may be under way in a packet that is not the oldest.
+    mutating func resendHeads(upTo count: Int) {
+        guard !isClosed else { return }
+        var left = UInt64(max(0, count))
+        for slot in 0..<map.slotCount where left > 0 {
+            guard let stream = map.stream(atSlot: slot) else { continue }
+            let lower = stream.pointee.send.buffer.acknowledgedEnd
+            let upper = min(stream.pointee.send.buffer.next, lower &+ left)
+            guard lower < upper else { continue }
+            stream.pointee.send.lost(lower, upper, isFinal: false)
+            updateSendLists(stream)
+            left -= upper - lower
+        }
+    }
+
     /// The packet that carried the frame was lost. What still matters is sent again, as it is by then.
     mutating func lost(_ frame: SentFrame) {
         guard !isClosed else { return }

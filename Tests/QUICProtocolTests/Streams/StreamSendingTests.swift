@@ -47,6 +47,27 @@ import Testing
         }
     }
 
+    @Test("what readers wait for first is sent again when asked, as far as it was sent, and the streams' ends with it")
+    func heads() throws {
+        let end = StreamEnd(.client)
+        let id = try end.table.open(.bidirectional)
+        end.table.resendHeads(upTo: 2_000)
+        #expect(end.packet() == nil)
+        try end.write(id, streamBytes(id, count: 3_000), finish: true)
+        let packets = end.packets()
+        for frame in packets[0].frames { end.table.acknowledged(frame) }
+        let acknowledged = try #require(StreamEnd.streamFrames(packets[0].payload).first).data.range.count
+        end.table.resendHeads(upTo: 1_000)
+        let again = try StreamEnd.streamFrames(try #require(end.packet()).payload)
+        #expect(again.map(\.offset) == [UInt64(acknowledged)])
+        #expect(again.map(\.data.range.count) == [1_000] && !again[0].isFinal)
+        #expect(end.packet() == nil)
+        end.table.resendHeads(upTo: .max)
+        let rest = try end.packets().flatMap { try StreamEnd.streamFrames($0.payload) }
+        #expect(rest.first?.offset == UInt64(acknowledged) && rest.last?.isFinal == true)
+        #expect(rest.map(\.data.range.count).reduce(0, +) == 3_000 - acknowledged)
+    }
+
     @Test("streams take turns packet by packet")
     func fairness() throws {
         let end = StreamEnd(.client, peer: .streams(data: 10 << 20))
