@@ -44,7 +44,11 @@ public final class ConnectionRecord {
     struct Ledger {
         var received = 0
         var sent = 0
+        /// The address was proved at some time. It stays so for the connection, whatever becomes of the path that proved it.
         var isValidated = false
+
+        /// More went there than an address that is not proved may get (M15).
+        var isOverdrawn: Bool { !isValidated && sent > 3 * received }
     }
 
     var ledgers: [NetworkAddress: Ledger] = [:]

@@ -268,6 +268,35 @@ struct SimulatorTests {
         #expect(network.unroutableCount == 1)
     }
 
+    @Test(
+        "bytes beyond three times what came from an address that is not proved are reported (M15)",
+        arguments: [false, true])
+    func amplification(isForgetful: Bool) {
+        var scenario = Scenario("amplification")
+        scenario.ending = .script
+        scenario.client.handshakeTimeout = .seconds(4)
+        scenario.server.handshakeTimeout = .seconds(4)
+        scenario.expectedClientClose = { $0 == .handshakeTimeout }
+        scenario.script = { testbed in
+            // Only the client's first message arrives, so the server repeats its flight as far as three times that allows.
+            var count = 0
+            testbed.network.addTap { datagram in
+                guard datagram.destination == Testbed.serverAddress else { return .pass }
+                count += 1
+                return count > 2 ? .drop : .pass
+            }
+            guard isForgetful else { return }
+            // As if it had heard nothing: its next datagram is one too many.
+            testbed.at(.milliseconds(200)) {
+                for record in testbed.server.connections {
+                    for address in record.ledgers.keys { record.ledgers[address]?.received = 0 }
+                }
+            }
+        }
+        let violations = scenario.run(seed: 1).violations
+        #expect(violations.contains { $0.contains("M15") } == isForgetful, "\(violations)")
+    }
+
     @Test("content is checked byte by byte, wherever it is cut")
     func content() {
         let whole = UnsafeMutableRawBufferPointer.allocate(byteCount: 1_000, alignment: 8)
