@@ -2,8 +2,8 @@
 
 /// What became of the peer's moves to addresses that were not proved ahead.
 struct PeerMoves {
-    /// Moves in a row whose address was never proved, after which the connection ends: somebody uses it to have us send to
-    /// others (M41).
+    /// Moves in a row whose address was never proved, after which the peer is followed to no address before it is proved, and
+    /// the connection ends if there is none to go back to: somebody uses it to have us send to others (M41).
     static let maximumFailed = 5
 
     /// The path that the peer was followed to last, until its validation succeeds or fails.
@@ -204,7 +204,7 @@ extension QUICConnection {
         let challenges = paths[index].validator.challengesSent
         let provedSize = paths[index].isProvingSize
         paths[index].validated()
-        if moves.unproved == id { moves = PeerMoves() }
+        if moves.unproved == id || preferred.awaitedMove == id { moves = PeerMoves() }
         if !provedSize { events.append(.path(.validated(id, rtt: rtt, challenges: challenges))) }
         if !challenge.isPadded {
             // The address is proved; that the path bears 1,200 bytes is not yet (RFC 9000, section 8.2.1).
@@ -221,6 +221,8 @@ extension QUICConnection {
     // MARK: Deadlines
 
     mutating func pathDeadlineExpired(now: Instant) {
+        // Deadlines of other kinds expire for every few packets, and those must not cost an allocation.
+        guard now >= paths.nextDeadline else { return }
         // The active path first, as long as there is one to fall back to.
         let others = (0..<paths.count).map { paths[$0].id }.filter { $0 != paths.activeID }
         for id in [paths.activeID] + others {
@@ -236,7 +238,7 @@ extension QUICConnection {
     private mutating func validationFailed(at index: Int, now: Instant) {
         let id = paths[index].id
         let failure: PathFailure =
-            paths[index].isProvingSize
+            paths[index].isProvingSize && paths[index].lastUsed > paths[index].validator.startedAt
             ? .datagramsTooLarge : paths[index].isWaitingForConnectionID ? .noConnectionIDAvailable : .noResponse
         paths[index].validationFailed()
         events.append(.path(.failed(id, failure)))
@@ -246,14 +248,14 @@ extension QUICConnection {
         guard index == paths.activeIndex else { return removePath(at: index) }
         if moves.unproved == id {
             moves.unproved = nil
-            moves.failed += 1
-            guard moves.failed < PeerMoves.maximumFailed else {
+            moves.failed = min(moves.failed + 1, PeerMoves.maximumFailed)
+        }
+        guard let fallback = paths.fallback.flatMap({ paths.index(of: $0) }), paths[fallback].state == .validated else {
+            if moves.failed == PeerMoves.maximumFailed {
                 return fail(
                     TransportError(.noViablePath, "the last \(moves.failed) addresses of the peer's did not answer"),
                     now: now)
             }
-        }
-        guard let fallback = paths.fallback.flatMap({ paths.index(of: $0) }), paths[fallback].state == .validated else {
             if failure == .datagramsTooLarge {
                 // The peer can still hear why (RFC 9000, section 8.2.4).
                 fail(TransportError(.noViablePath, "the path does not bear datagrams of 1,200 bytes"), now: now)

@@ -29,6 +29,8 @@ extension QUICConnection {
             case .resume:
                 resumeSending(now: now)
             case .discard(let candidate, let path):
+                // The socket of a path that carries the data stays, whatever the policy takes for the active one.
+                if let path, path == activePath { continue }
                 if let path { try? closePath(path, now: now) }
                 return .close(candidate)
             case .giveUp:

@@ -140,14 +140,16 @@ extension QUICConnection {
     // MARK: The server
 
     /// Whether the peer must answer a challenge before it is followed to a path, rather than under way: when the path
-    /// leads from another address of ours, as the preferred one does (RFC 9000, section 9.6.2).
+    /// leads from another address of ours, as the preferred one does (RFC 9000, section 9.6.2), and after too many moves that
+    /// failed (M41). An attacker who races copies ahead then gets challenges, and the peer keeps its connection.
     func mustProveBeforeFollowing(toPathAt index: Int) -> Bool {
-        configuration.preferredAddresses != nil && !paths[index].isValidated
-            && paths[index].tuple.local != paths.active.tuple.local
+        guard !paths[index].isValidated else { return false }
+        if moves.failed == PeerMoves.maximumFailed, paths.active.isValidated { return true }
+        return configuration.preferredAddresses != nil && paths[index].tuple.local != paths.active.tuple.local
     }
 
-    /// The client's newest packet came to our preferred address: it is followed when that path is proved. Until then we go on
-    /// sending from the old address.
+    /// The client's newest packet came on a path that must be proved first: it is followed when that is done. Until then we go
+    /// on sending on the old one.
     mutating func awaitProof(ofPathAt index: Int, now: Instant) {
         preferred.awaitedMove = paths[index].id
         prepareProof(ofPathAt: index, now: now)

@@ -214,7 +214,7 @@ public struct MigrationPolicyEngine: Sendable {
         case .degraded(let path): if isActive(path) { begin(.degrading) }
         case .recovered(let path): if isActive(path) { recovered() }
         case .switched(_, let path, let reason): if reason != .policy { adopt(path, networkOf: networkOf) }
-        case .closed(let path): candidates.removeAll { $0.path == path && $0.id != active }
+        case .closed(let path): closed(path)
         default: return
         }
         evaluate(now)
@@ -305,10 +305,24 @@ public struct MigrationPolicyEngine: Sendable {
         }
     }
 
+    /// The application closed a path, or the connection forgot it.
+    private mutating func closed(_ path: PathID) {
+        for candidate in candidates where candidate.path == path && candidate.id != active {
+            if pendingMove?.candidate == candidate.id { forgetPendingMove() }
+        }
+        candidates.removeAll { $0.path == path && $0.id != active }
+    }
+
+    /// A move that was decided is not to be made any more.
+    private mutating func forgetPendingMove() {
+        pendingMove = nil
+        actions.removeAll { if case .switchTo = $0 { true } else { false } }
+    }
+
     /// The application switched, or the connection by itself to the server's preferred address.
     private mutating func adopt(_ path: PathID, networkOf: (PathID) -> NetworkID?) {
         guard !isActive(path), active != nil else { return }
-        pendingMove = nil
+        forgetPendingMove()
         if let known = candidates.first(where: { $0.path == path }) {
             active = known.id
         } else {

@@ -31,6 +31,7 @@ struct PathValidator {
     private(set) var nextChallengeAt: Instant = .distantFuture
     /// When the validation fails, while running.
     private(set) var failsAt: Instant = .distantFuture
+    private(set) var startedAt: Instant = .zero
 
     /// - Parameters:
     ///   - interval: the time to the first resend; each further one takes twice as long as that before.
@@ -40,6 +41,7 @@ struct PathValidator {
         outstanding = []
         self.interval = max(interval, .milliseconds(1))
         nextChallengeAt = now
+        startedAt = now
         failsAt = now + timeout
     }
 

@@ -55,7 +55,7 @@ struct RefusedMoveTests {
         #expect(!pair.trace.contains { $0.from == .server })
     }
 
-    @Test("the fifth move in a row whose address does not answer ends the connection (M41)")
+    @Test("the fifth move in a row whose address does not answer ends the connection if nobody is at the old one either (M41)")
     func repeatedFailure() throws {
         let pair = try EnginePair()
         pair.exchange()
@@ -75,6 +75,32 @@ struct RefusedMoveTests {
             return
         }
         #expect(error.code == .noViablePath)
+    }
+
+    @Test("after five moves that failed the peer is followed to a proved address only, and keeps its connection (M41)")
+    func proofFirst() throws {
+        let pair = try EnginePair()
+        pair.exchange()
+        pair.run(for: .milliseconds(100))
+        let moves = try pair.onServer { connection in
+            connection.moves.failed = PeerMoves.maximumFailed
+            return connection.statistics.peerMoves
+        }
+        pair.passes = { side, _ in side == .client }
+        pair.clientAddress.port += 1
+        try ping(pair)
+        try pair.onServer { connection in
+            #expect(connection.statistics.peerMoves == moves)
+            #expect(connection.paths.active.isValidated)
+        }
+        pair.passes = { _, _ in true }
+        pair.run(for: .seconds(4))
+        try pair.onServer { connection in
+            #expect(connection.statistics.peerMoves == moves + 1)
+            #expect(connection.paths.active.tuple.remote == pair.clientAddress)
+            #expect(connection.moves.failed == 0)
+        }
+        _ = try pair.upload(1_000)
     }
 
     @Test("a move that succeeds makes up for those that failed before (M41)")
