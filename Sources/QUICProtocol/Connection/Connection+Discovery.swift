@@ -109,7 +109,7 @@ extension QUICConnection {
         let index = paths.activeIndex
         let count = timers.probeTimeoutCount
         if count >= PathMTUSearch.blackHoleTimeouts { fallBackToBaseSize(ofPathAt: index) }
-        changeECN(ofPathAt: index) { $0.probeTimeoutExpired(inARow: count) }
+        changeECN(ofPathAt: index) { $0.probeTimeoutExpired() }
     }
 
     // MARK: ECN

@@ -27,17 +27,15 @@ public enum PathECNState: Hashable, Sendable {
 struct ECNValidation {
     /// Packets that are marked before it is known whether marks arrive.
     static let testedPackets = 10
-    /// Probe timeouts in a row after which marks are suspected of making datagrams vanish.
-    static let suspiciousTimeouts = 2
-    /// How often a path that fell silent is tested again.
-    static let maximumSuspicions = 3
+    /// The same on a path that carried marks before and then fell silent: few, so that their loss does not stop the rest.
+    static let retestedPackets = 1
 
     private(set) var state = PathECNState.off
+    private var packetsToMark = Self.testedPackets
     private var packetsMarked = 0
     private var packetsLost = 0
     /// Marks stopped because nothing was heard any more: they are tested again when something is.
     private var isSuspected = false
-    private var suspicions = 0
 
     @inline(__always)
     var isMarking: Bool { state == .testing || state == .capable }
@@ -51,12 +49,14 @@ struct ECNValidation {
     mutating func packetsSent(_ count: Int) {
         guard state == .testing else { return }
         packetsMarked += count
-        if packetsMarked >= Self.testedPackets { state = .unknown }
+        if packetsMarked >= packetsToMark { state = .unknown }
     }
 
     /// The peer reports the marks of packets newly acknowledged.
     mutating func confirmed() {
-        if state == .testing || state == .unknown { state = .capable }
+        guard state == .testing || state == .unknown else { return }
+        state = .capable
+        isSuspected = false
     }
 
     mutating func failed() {
@@ -65,21 +65,20 @@ struct ECNValidation {
 
     /// A marked packet was lost. If all are, the marks may be the reason.
     mutating func packetLost() {
-        guard state == .testing || state == .unknown else { return }
+        guard state == .testing || state == .unknown, !isSuspected else { return }
         packetsLost += 1
         if packetsLost >= packetsMarked, state == .unknown { state = .failed }
     }
 
     /// Nothing is heard any more. While it is tested, the rest goes without marks; a path that once carried them may carry
     /// them no more.
-    mutating func probeTimeoutExpired(inARow count: Int) {
+    mutating func probeTimeoutExpired() {
         switch state {
         case .testing where packetsMarked > 0:
             state = .unknown
-        case .capable where count >= Self.suspiciousTimeouts:
-            suspicions += 1
-            isSuspected = suspicions < Self.maximumSuspicions
-            state = isSuspected ? .unknown : .failed
+        case .capable:
+            isSuspected = true
+            state = .unknown
         default:
             break
         }
@@ -88,9 +87,8 @@ struct ECNValidation {
     /// An acknowledgement came after probe timeouts: the path lives, at least without marks.
     mutating func heardAgain() {
         guard isSuspected, state == .unknown else { return }
-        let suspicions = suspicions
         start()
-        self.suspicions = suspicions
+        packetsToMark = Self.retestedPackets
     }
 }
 
