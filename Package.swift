@@ -19,6 +19,7 @@ let package = Package(
         .library(name: "QUICProtocol", targets: ["QUICProtocol"]),
         .library(name: "TernSimulation", targets: ["TernSimulation"]),
         .executable(name: "tern", targets: ["TernCommand"]),
+        .executable(name: "tern-simulate", targets: ["TernSimulate"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.0"),
@@ -78,9 +79,19 @@ let package = Package(
             ],
             swiftSettings: swiftSettings
         ),
+        .executableTarget(
+            name: "TernSimulate",
+            dependencies: [
+                "TernSimulation",
+                "QUICProtocol",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: swiftSettings
+        ),
         .testTarget(name: "QUICProtocolTests", dependencies: ["QUICProtocol"], swiftSettings: swiftSettings),
         .testTarget(
-            name: "ScenarioTests", dependencies: ["TernSimulation", "QUICProtocol"], swiftSettings: swiftSettings),
+            name: "ScenarioTests", dependencies: ["TernSimulation", "TernSimulate", "QUICProtocol"],
+            swiftSettings: swiftSettings),
         // The fuzzers' targets with their corpora; the package in Fuzz makes them into fuzzers.
         .testTarget(
             name: "FuzzTests", dependencies: ["QUICProtocol"], path: "Fuzz/Targets", swiftSettings: swiftSettings),

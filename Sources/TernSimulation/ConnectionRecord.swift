@@ -29,9 +29,9 @@ public final class ConnectionRecord {
     public private(set) var switchCount = 0
     public private(set) var validationCount = 0
     /// Connection IDs of the peer's that this side put into short headers, counted once each.
-    public var destinationIDCount: Int { addressByDestinationID.count }
+    public var destinationIDCount: Int { books.addressByDestinationID.count }
     /// Of those, how many went to more than one address of the peer's.
-    public internal(set) var sharedDestinationIDCount = 0
+    public var sharedDestinationIDCount: Int { books.sharedDestinationIDCount }
 
     public struct TimedPathEvent: Sendable {
         public var instant: Instant
@@ -40,23 +40,8 @@ public final class ConnectionRecord {
 
     public static let pathEventLimit = 50_000
 
-    /// What was sent to and received from one address of the peer's: the books of RFC 9000, section 8.1.
-    struct Ledger {
-        var received = 0
-        var sent = 0
-        /// The address was proved at some time. It stays so for the connection, whatever becomes of the path that proved it.
-        var isValidated = false
-
-        /// More went there than an address that is not proved may get (M15).
-        var isOverdrawn: Bool { !isValidated && sent > 3 * received }
-    }
-
-    var ledgers: [NetworkAddress: Ledger] = [:]
-    /// By connection ID of the peer's, the address of the path on which it was first used: for a client its own, for a
-    /// server the client's.
-    var addressByDestinationID: [ConnectionID: NetworkAddress] = [:]
-    /// Of a client, the server's address to which each was first used.
-    var remoteByDestinationID: [ConnectionID: NetworkAddress] = [:]
+    /// What the invariants need to know of its past.
+    var books = ConnectionBooks()
     var isTouched = false
     var deadline: Instant?
     /// When the pending wake-up runs, perhaps before the deadline.

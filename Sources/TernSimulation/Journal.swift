@@ -10,6 +10,7 @@ public final class Journal {
     private let scheduler: Scheduler
     /// Each with the virtual time at which it was seen.
     public private(set) var violations: [String] = []
+    private var seen: Set<String> = []
     /// Receives one line for each thing that happens. Nil, which costs nothing, unless a run is to be looked at.
     public var trace: ((String) -> Void)?
 
@@ -20,7 +21,7 @@ public final class Journal {
     /// Records that a rule was broken. A run with violations has failed, whatever else it achieved.
     public func violation(_ text: String) {
         trace?("\(timestamp) VIOLATION \(text)")
-        guard violations.count < Journal.violationLimit else { return }
+        guard violations.count < Journal.violationLimit, seen.insert(text).inserted else { return }
         violations.append("at \(timestamp): \(text)")
     }
 

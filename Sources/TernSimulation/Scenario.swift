@@ -14,9 +14,8 @@ public import QUICProtocol
 /// let report = scenario.run(seed: 1)
 /// ```
 ///
-/// In every run it is checked that each byte arrives once and in order, that no address gets more than three times what
-/// came from it before it is validated, that the client uses no connection ID on two paths, and that nothing is left when
-/// the connection is closed.
+/// In every run it is checked that each byte arrives once and in order, that nothing is left when the connection is closed,
+/// and the rules in `Invariants.swift`.
 public struct Scenario: Sendable {
     /// How the connection ends once the transfer is done.
     public enum Ending: Sendable {
@@ -42,6 +41,13 @@ public struct Scenario: Sendable {
     /// Further addresses of the server, each with its own link and socket: its preferred ones, for example.
     public var otherServerAddresses: [(address: NetworkAddress, conditions: LinkConditions)] = []
     public var nat: SimulatedNAT.Configuration?
+    /// A second NAT outside the first, as of a carrier; only with `nat`.
+    public var outerNAT: SimulatedNAT.Configuration?
+    /// A router that all interfaces of the client share, behind its access links and NATs.
+    public var bottleneck: LinkConditions?
+    /// Servers behind the one address, by the policy of `balancing`.
+    public var serverCount = 1
+    public var balancing = SimulatedLoadBalancer.Policy.connectionID
     /// One for each stream. Without any, the transfer is done with the handshake.
     public var plans = [StreamPlan(download: 200_000)]
     public var client = ConnectionConfiguration()

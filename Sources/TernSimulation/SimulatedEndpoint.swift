@@ -10,14 +10,12 @@ public protocol SimulatedApplication: AnyObject {
 /// A host with one or several interfaces that drives a `QUICEndpoint` as a real binding does: it hands in all datagrams
 /// of an instant, then lets every connection concerned transmit, tells its events, and re-arms its deadline.
 ///
-/// On the way it keeps the books that show whether the rules of RFC 9000 hold, from outside the engine: the limit on
-/// amplification (section 8.1) after every datagram sent, connection IDs that would link paths (section 9.5), and
-/// deadlines that do not advance.
+/// On the way it checks what must hold in every run (`Invariants.swift`).
 public final class SimulatedEndpoint: DatagramReceiver {
     /// A connection that has more to send in one go has lost its way.
     private static let transmissionLimit = 20_000
-    /// The paths a connection may hold at once (M40).
-    public static let pathLimit = 8
+    /// The engine is looked into after so many of its turns, and whenever a deadline expired.
+    private static let inspectionInterval = 4
     /// What `sendmsg` says without a socket, and for a datagram above the interface's MTU.
     private static let badDescriptor: Int32 = 9
     private static let messageTooLong: Int32 = 90
@@ -41,6 +39,8 @@ public final class SimulatedEndpoint: DatagramReceiver {
     public var peerConnectionIDLength = 8
 
     private let configuration: EndpointConfiguration
+    /// The length of the connection IDs chosen here.
+    private var idLength: Int { configuration.connectionIDLength }
     private var recordByHandle: [ConnectionHandle: ConnectionRecord] = [:]
     private var touched: [ConnectionRecord] = []
     private var isFlushScheduled = false
@@ -65,11 +65,12 @@ public final class SimulatedEndpoint: DatagramReceiver {
     @discardableResult
     public func addInterface(
         at address: NetworkAddress, _ outbound: LinkConditions, inbound: LinkConditions? = nil,
-        behind nat: SimulatedNAT? = nil
+        behind nat: SimulatedNAT? = nil, over router: SimulatedRouter? = nil,
+        balancedBy balancer: SimulatedLoadBalancer? = nil
     ) -> SimulatedInterface {
         let interface = network.attach(
             self, named: "\(name)/\(interfaces.count)", at: address, outbound: outbound, inbound: inbound ?? outbound,
-            behind: nat)
+            behind: nat, over: router, balancedBy: balancer)
         interfaces.append(interface)
         return interface
     }
@@ -149,9 +150,12 @@ public final class SimulatedEndpoint: DatagramReceiver {
             guard let record = recordByHandle[handle] else {
                 return network.journal.violation("\(name): a datagram went to a connection that was removed")
             }
-            noteReceived(datagram, for: record)
+            record.books.noteReceived(datagram, role: record.role, idLength: idLength, now: now, on: record)
+            touch(record)
         case .accepted(let handle):
-            noteReceived(datagram, for: adopt(handle, role: .server))
+            let record = adopt(handle, role: .server)
+            record.books.noteReceived(datagram, role: record.role, idLength: idLength, now: now, on: record)
+            touch(record)
         case .response:
             respond(to: datagram, on: interface)
         case .dropped:
@@ -190,7 +194,7 @@ public final class SimulatedEndpoint: DatagramReceiver {
         var isClosed = false
         var deadline: Instant?
         serviceCount += 1
-        let countsPaths = serviceCount % 16 == 0
+        let inspects = deadlineExpired || serviceCount % Self.inspectionInterval == 0
         let isKnown: Void? = engine.withConnection(record.handle) { connection in
             if deadlineExpired { connection.handleDeadline(now: now) }
             // Taking an event may leave something to be sent, as when a closed stream makes room for another.
@@ -202,14 +206,11 @@ public final class SimulatedEndpoint: DatagramReceiver {
             }
             deadline = connection.nextDeadline
             if case .closed = connection.state { isClosed = true }
-            if countsPaths { record.mostPaths = max(record.mostPaths, connection.pathSnapshots().count) }
+            if inspects { inspect(&connection, record, deadlineExpired: deadlineExpired, now: now) }
         }
         guard isKnown != nil else {
             record.isLive = false
             return network.journal.violation("\(name): the endpoint lost a connection that was not removed")
-        }
-        if record.mostPaths > Self.pathLimit {
-            network.journal.violation("\(name): a connection holds \(record.mostPaths) paths (M40)")
         }
         arm(record, deadline)
         let events = pendingEvents
@@ -225,6 +226,7 @@ public final class SimulatedEndpoint: DatagramReceiver {
             application?.handle(event, on: record, of: self)
         }
         guard isClosed else { return }
+        if deadline != nil { network.journal.violation("\(name): a connection that is over has a deadline") }
         if record.closeReason == nil {
             network.journal.violation("\(name): a connection is closed and never said why")
         }
@@ -239,7 +241,7 @@ public final class SimulatedEndpoint: DatagramReceiver {
         guard record.role == .server, case .path(.validated(let path, _, _)) = event,
             let remote = connection.pathSnapshot(path)?.tuple.remote
         else { return }
-        record.ledgers[remote, default: .init()].isValidated = true
+        record.books.ledgers[remote, default: .init()].isValidated = true
     }
 
     /// Wakes the connection at its deadline. A wake-up that is pending already and not later is kept: it re-arms itself,
@@ -307,76 +309,15 @@ public final class SimulatedEndpoint: DatagramReceiver {
             offset = end
             record.datagramsSent += 1
             record.bytesSent += datagram.payload.count
-            checkAmplification(datagram, of: connection, record)
-            checkConnectionID(datagram, record)
+            checkSent(datagram, of: &connection, record)
             network.journal.note("\(interface.name) → \(tuple.remote) \(datagram.summary)")
             network.send(datagram, from: interface)
         }
         return nil
     }
 
-    // MARK: The rules
-
-    private func noteReceived(_ datagram: SimulatedDatagram, for record: ConnectionRecord) {
-        record.datagramsReceived += 1
-        record.bytesReceived += datagram.payload.count
-        if record.role == .server {
-            var ledger = record.ledgers[datagram.source] ?? .init()
-            ledger.received += datagram.payload.count
-            if !ledger.isValidated, record.handshakeConfirmedAt == nil, datagram.containsHandshakePacket {
-                ledger.isValidated = true
-            }
-            record.ledgers[datagram.source] = ledger
-        }
-        touch(record)
-    }
-
-    /// No more than three times what came from an address goes to it until it is validated, after every single datagram
-    /// (RFC 9000, section 8.1; M15). Which path proved it does not matter: a server with two addresses has two paths to each
-    /// of the client's.
-    private func checkAmplification(
-        _ datagram: SimulatedDatagram, of connection: borrowing QUICConnection, _ record: ConnectionRecord
-    ) {
-        guard record.role == .server else { return }
-        let remote = datagram.destination
-        var ledger = record.ledgers[remote] ?? .init()
-        ledger.sent += datagram.payload.count
-        if ledger.isOverdrawn {
-            ledger.isValidated = connection.pathSnapshots().contains {
-                $0.tuple.remote == remote && $0.state == .validated
-            }
-            if !ledger.isValidated {
-                network.journal.violation(
-                    "\(name): sent \(ledger.sent) bytes to \(remote), which is not validated and sent "
-                        + "\(ledger.received) (M15)")
-            }
-        }
-        record.ledgers[remote] = ledger
-    }
-
-    /// A client uses no connection ID on two local addresses, nor towards two of the server's; those of a server are counted
-    /// only, because one whose client is behind a NAT that rebinds may keep its ID (RFC 9000, section 9.5; M17).
-    private func checkConnectionID(_ datagram: SimulatedDatagram, _ record: ConnectionRecord) {
-        guard let id = datagram.shortHeaderDestinationID(length: peerConnectionIDLength) else { return }
-        let address = record.role == .client ? datagram.source : datagram.destination
-        if record.role == .client {
-            let first = record.remoteByDestinationID[id] ?? datagram.destination
-            record.remoteByDestinationID[id] = first
-            if first != datagram.destination {
-                network.journal.violation(
-                    "\(name): connection ID \(id) was used towards \(first) and \(datagram.destination) (M17)")
-            }
-        }
-        guard let first = record.addressByDestinationID[id] else {
-            record.addressByDestinationID[id] = address
-            return
-        }
-        guard first != address else { return }
-        record.sharedDestinationIDCount += 1
-        if record.role == .client {
-            network.journal.violation("\(name): connection ID \(id) was used from \(first) and from \(address) (M17)")
-        }
-    }
+    /// Whether a datagram is for a connection here, by its connection ID.
+    func owns(_ datagram: SimulatedDatagram) -> Bool { engine.hasRoute(for: datagram.payload) }
 
     private func respond(to datagram: SimulatedDatagram, on interface: SimulatedInterface) {
         guard let response = engine.takeResponse() else {

@@ -14,6 +14,24 @@ public enum ECNTreatment: Sendable, Equatable {
     case drops
 }
 
+/// Losses that come in bursts: a chain of two states, a good one without these losses and a bad one (Gilbert and Elliott).
+///
+/// The share of datagrams that meet the bad state is `begins / (begins + ends)`; a burst is `1 / ends` datagrams long.
+public struct BurstLoss: Sendable, Equatable {
+    /// The probability, for each datagram, that the bad state begins with it.
+    public var begins: Double
+    /// The probability, for each datagram in the bad state, that it is the last there.
+    public var ends: Double
+    /// The probability that a datagram in the bad state is lost.
+    public var loss: Double
+
+    public init(begins: Double, ends: Double, loss: Double = 1) {
+        self.begins = begins
+        self.ends = ends
+        self.loss = loss
+    }
+}
+
 /// How one direction of a link treats datagrams. May be changed while datagrams are under way.
 public struct LinkConditions: Sendable, Equatable {
     /// Time on the wire, besides that for transmission and in the queue.
@@ -22,6 +40,10 @@ public struct LinkConditions: Sendable, Equatable {
     public var jitter: Nanoseconds
     /// The probability that a datagram is lost.
     public var loss: Double
+    /// Losses in bursts, besides those.
+    public var bursts: BurstLoss?
+    /// The probability that one bit of a datagram's payload arrives wrong, unnoticed by the checksum of UDP.
+    public var corruption: Double
     /// The probability that a datagram arrives twice.
     public var duplication: Double
     /// The probability that a datagram is held back for up to `reorderingDelay`, so that later ones overtake it.
@@ -41,13 +63,16 @@ public struct LinkConditions: Sendable, Equatable {
     public var isUp: Bool
 
     public init(
-        delay: Nanoseconds = .milliseconds(5), jitter: Nanoseconds = .zero, loss: Double = 0, duplication: Double = 0,
-        reordering: Double = 0, reorderingDelay: Nanoseconds = .milliseconds(5), maximumPayload: Int = 1472,
-        bandwidth: Int? = nil, queueLimit: Int = 128 * 1024, isUp: Bool = true
+        delay: Nanoseconds = .milliseconds(5), jitter: Nanoseconds = .zero, loss: Double = 0,
+        bursts: BurstLoss? = nil, corruption: Double = 0, duplication: Double = 0, reordering: Double = 0,
+        reorderingDelay: Nanoseconds = .milliseconds(5), maximumPayload: Int = 1472, bandwidth: Int? = nil,
+        queueLimit: Int = 128 * 1024, isUp: Bool = true
     ) {
         self.delay = delay
         self.jitter = jitter
         self.loss = loss
+        self.bursts = bursts
+        self.corruption = corruption
         self.duplication = duplication
         self.reordering = reordering
         self.reorderingDelay = reorderingDelay
@@ -66,6 +91,7 @@ public struct LinkCounters: Sendable, Equatable {
     public var carried = 0
     public var carriedBytes = 0
     public var lost = 0
+    public var corrupted = 0
     public var duplicated = 0
     public var reordered = 0
     public var tooLarge = 0
@@ -93,6 +119,9 @@ public final class SimulatedLink {
     public var conditions: LinkConditions
     public private(set) var counters = LinkCounters()
     private var random: RandomSource
+    /// What bursts and bit errors are drawn from: a link without them has the same fate with and without this source.
+    private var errorRandom: RandomSource
+    private var isInBurst = false
     /// When the last byte accepted so far will have left.
     private var busyUntil = Instant.zero
     /// When the last datagram that kept its order arrives.
@@ -101,6 +130,8 @@ public final class SimulatedLink {
     init(_ conditions: LinkConditions, random: RandomSource) {
         self.conditions = conditions
         self.random = random
+        var copy = random
+        errorRandom = copy.split()
     }
 
     /// The bytes that wait for transmission, rounded to what `bandwidth` sends in that time.
@@ -109,7 +140,7 @@ public final class SimulatedLink {
         return Int((busyUntil - now).inSeconds * Double(bandwidth) / 8)
     }
 
-    /// Also changes the datagram's ECN mark as the link does.
+    /// Decides what becomes of a datagram, whose bits and ECN mark may suffer on the way.
     func carry(_ datagram: inout SimulatedDatagram, now: Instant) -> Fate {
         guard conditions.isUp else {
             counters.down += 1
@@ -132,7 +163,8 @@ public final class SimulatedLink {
         // The same draws are made for each datagram whatever their outcome: one changed probability does not change
         // the fate of everything that follows.
         let draws = (unit(), unit(), unit(), unit(), unit())
-        if draws.0 < conditions.loss {
+        let isLostInBurst = fallsIntoBurst()
+        if draws.0 < conditions.loss || isLostInBurst {
             counters.lost += 1
             return .dropped(.lost)
         }
@@ -163,12 +195,33 @@ public final class SimulatedLink {
             arrival = max(arrival, lastArrival)
             lastArrival = arrival
         }
+        corrupt(&datagram)
         counters.carried += 1
         counters.carriedBytes += datagram.payload.count
         guard draws.4 < conditions.duplication else { return .arrives(at: arrival, again: nil) }
         counters.duplicated += 1
         return .arrives(
             at: arrival, again: arrival + Nanoseconds(Int64(Double(conditions.reorderingDelay.rawValue) * unit())))
+    }
+
+    /// Moves between the two states, and says whether the datagram is lost in the bad one.
+    private func fallsIntoBurst() -> Bool {
+        let draws = (errorRandom.unit(), errorRandom.unit(), errorRandom.unit())
+        guard let bursts = conditions.bursts else {
+            isInBurst = false
+            return false
+        }
+        if !isInBurst { isInBurst = draws.0 < bursts.begins }
+        guard isInBurst else { return false }
+        isInBurst = draws.1 >= bursts.ends
+        return draws.2 < bursts.loss
+    }
+
+    private func corrupt(_ datagram: inout SimulatedDatagram) {
+        let draws = (errorRandom.unit(), errorRandom.next())
+        guard draws.0 < conditions.corruption, !datagram.payload.isEmpty else { return }
+        counters.corrupted += 1
+        datagram.payload[Int(draws.1 >> 3) % datagram.payload.count] ^= 1 << UInt8(draws.1 & 7)
     }
 
     func countDown() {

@@ -23,21 +23,37 @@ public final class SimulatedNAT {
         case addressAndPortDependent
     }
 
-    public enum Rebinding: Sendable {
+    /// Who may send to a mapping from the outside (RFC 4787, section 5). A NAT whose mappings and filters are both
+    /// endpoint-independent is what STUN once called a full cone; one in which both depend on address and port, symmetric.
+    public enum Filtering: Sendable {
+        case endpointIndependent
+        /// Hosts to which something was sent.
+        case addressDependent
+        /// Hosts and ports to which something was sent.
+        case addressAndPortDependent
+    }
+
+    public enum Rebinding: Sendable, Hashable, CaseIterable {
         case port
+        /// Another address, and another port as well.
         case address
+        /// Another address under which the ports stay, as where a whole network gets another provider.
+        case addressOnly
     }
 
     public struct Configuration: Sendable {
         public var mapping = Mapping.endpointIndependent
+        public var filtering = Filtering.endpointIndependent
         public var oldMappings = OldMappings.die
         /// A mapping that carried nothing from the inside for this long is forgotten. Nil for never.
         public var idleTimeout: Nanoseconds?
 
         public init(
-            mapping: Mapping = .endpointIndependent, oldMappings: OldMappings = .die, idleTimeout: Nanoseconds? = nil
+            mapping: Mapping = .endpointIndependent, filtering: Filtering = .endpointIndependent,
+            oldMappings: OldMappings = .die, idleTimeout: Nanoseconds? = nil
         ) {
             self.mapping = mapping
+            self.filtering = filtering
             self.oldMappings = oldMappings
             self.idleTimeout = idleTimeout
         }
@@ -54,6 +70,8 @@ public final class SimulatedNAT {
         var lastSent: Instant
         /// When an old mapping that lingers stops letting datagrams in.
         var expiry: Instant?
+        /// The remote addresses that something was sent to, as far as the filter asks for them.
+        var contacted: Set<NetworkAddress> = []
     }
 
     /// Ports below are left alone: some are those of protocols that a careful peer does not send to.
@@ -70,6 +88,12 @@ public final class SimulatedNAT {
     private var current: [NetworkAddress] = []
     private var lingering: Deque<NetworkAddress> = []
     private var lastPort: UInt16
+    /// The ports that flows keep at their next mapping, after a rebinding of the address only.
+    private var keptPorts: [Flow: UInt16] = [:]
+    /// The NAT behind which this one stands, if it is not the outermost: a home's router behind a carrier's.
+    let outer: SimulatedNAT?
+    /// The NATs behind this one, by their outside IP address. Looked up only.
+    private var inner: [NetworkAddress: SimulatedNAT] = [:]
 
     /// The outside address of new mappings; its port means nothing.
     public private(set) var address: NetworkAddress
@@ -77,8 +101,12 @@ public final class SimulatedNAT {
     /// Datagrams from the outside for which there was no mapping.
     public private(set) var unmappedCount = 0
 
-    init(network: SimulatedNetwork, address: NetworkAddress, configuration: Configuration, random: RandomSource) {
+    init(
+        network: SimulatedNetwork, address: NetworkAddress, configuration: Configuration, behind outer: SimulatedNAT?,
+        random: RandomSource
+    ) {
         self.network = network
+        self.outer = outer
         self.address = address.withPort(0)
         self.configuration = configuration
         self.random = random
@@ -96,6 +124,19 @@ public final class SimulatedNAT {
     public func rebindAddress() {
         rebindingCount += 1
         retireMappings()
+        takeNextAddress()
+    }
+
+    /// From now on hosts are seen under another address and the ports that they had.
+    public func rebindAddressOnly() {
+        rebindingCount += 1
+        let ports = outsideByFlow.mapValues(\.port)
+        retireMappings()
+        keptPorts = ports
+        takeNextAddress()
+    }
+
+    private func takeNextAddress() {
         address = successor(of: address)
         network.route(address, to: self)
         network.journal.note("NAT rebinds to \(address)")
@@ -105,6 +146,7 @@ public final class SimulatedNAT {
         switch kind {
         case .port: rebindPort()
         case .address: rebindAddress()
+        case .addressOnly: rebindAddressOnly()
         }
     }
 
@@ -131,13 +173,17 @@ public final class SimulatedNAT {
         let flow = Flow(inside: inside, remote: configuration.mapping == .endpointIndependent ? nil : remote)
         if let outside = outsideByFlow[flow], var entry = entryByOutside[outside], !isIdle(entry, now: now) {
             entry.lastSent = now
+            note(remote, in: &entry)
             entryByOutside[outside] = entry
             return outside
         }
         if let idle = outsideByFlow[flow] { entryByOutside[idle] = nil }
-        let outside = address.withPort(freePort())
+        let kept = keptPorts.removeValue(forKey: flow).map { address.withPort($0) }
+        let outside = kept.flatMap { entryByOutside[$0] == nil ? $0 : nil } ?? address.withPort(freePort())
         outsideByFlow[flow] = outside
-        entryByOutside[outside] = Entry(flow: flow, lastSent: now, expiry: nil)
+        var entry = Entry(flow: flow, lastSent: now, expiry: nil)
+        note(remote, in: &entry)
+        entryByOutside[outside] = entry
         current.append(outside)
         network.journal.note("NAT maps \(inside) to \(outside)")
         return outside
@@ -146,7 +192,7 @@ public final class SimulatedNAT {
     /// The host to which a datagram for `outside` goes on, or nil when it may not come in.
     func insideAddress(of outside: NetworkAddress, from remote: NetworkAddress, now: Instant) -> NetworkAddress? {
         guard let entry = entryByOutside[outside], !isIdle(entry, now: now), entry.expiry.map({ now < $0 }) ?? true,
-            entry.flow.remote.map({ $0 == remote }) ?? true
+            entry.flow.remote.map({ $0 == remote }) ?? true, isLetIn(remote, by: entry)
         else {
             unmappedCount += 1
             return nil
@@ -154,12 +200,35 @@ public final class SimulatedNAT {
         return entry.flow.inside
     }
 
+    private func note(_ remote: NetworkAddress, in entry: inout Entry) {
+        switch configuration.filtering {
+        case .endpointIndependent: break
+        case .addressDependent: entry.contacted.insert(remote.withPort(0))
+        case .addressAndPortDependent: entry.contacted.insert(remote)
+        }
+    }
+
+    private func isLetIn(_ remote: NetworkAddress, by entry: Entry) -> Bool {
+        switch configuration.filtering {
+        case .endpointIndependent: true
+        case .addressDependent: entry.contacted.contains(remote.withPort(0))
+        case .addressAndPortDependent: entry.contacted.contains(remote)
+        }
+    }
+
+    /// Makes the address of a NAT behind this one known.
+    func route(_ address: NetworkAddress, to nat: SimulatedNAT) { inner[address.withPort(0)] = nat }
+
+    /// The NAT behind this one that has an address.
+    func inner(at address: NetworkAddress) -> SimulatedNAT? { inner[address.withPort(0)] }
+
     private func isIdle(_ entry: Entry, now: Instant) -> Bool {
         configuration.idleTimeout.map { now - entry.lastSent > $0 } ?? false
     }
 
     private func retireMappings() {
         outsideByFlow = [:]
+        keptPorts = [:]
         defer { current = [] }
         guard case .linger(let time) = configuration.oldMappings else {
             entryByOutside = [:]

@@ -17,6 +17,8 @@ public final class SimulatedInterface {
     public let outbound: SimulatedLink
     public let inbound: SimulatedLink
     public let nat: SimulatedNAT?
+    /// The router between the host's access (and NAT) and the core, if there is one.
+    public let router: SimulatedRouter?
     /// Every send fails with this errno, as without a route to the peer.
     public var sendError: Int32?
     /// Sends of larger UDP payloads fail at once with EMSGSIZE. Nil when the host does not know the path's MTU.
@@ -27,9 +29,10 @@ public final class SimulatedInterface {
 
     init(
         name: String, transport: TransportID, address: NetworkAddress, outbound: SimulatedLink, inbound: SimulatedLink,
-        nat: SimulatedNAT?, receiver: any DatagramReceiver
+        nat: SimulatedNAT?, router: SimulatedRouter?, receiver: any DatagramReceiver
     ) {
         self.name = name
+        self.router = router
         self.transport = transport
         self.address = address
         self.outbound = outbound
@@ -57,7 +60,7 @@ public final class SimulatedInterface {
 /// A network in virtual time.
 ///
 /// Every interface hangs on a core by its own pair of links; a datagram crosses the outbound link of its sender, the
-/// sender's NAT, the core, the receiver's NAT, and the receiver's inbound link. In the core stand the taps: whoever
+/// sender's NATs, its router, the core, and the same in reverse order to the receiver's inbound link. In the core stand the taps: whoever
 /// watches there may copy, drop or delay what passes, and anyone may inject datagrams under any source address.
 public final class SimulatedNetwork {
     /// What happens to a datagram that a tap has seen.
@@ -72,6 +75,7 @@ public final class SimulatedNetwork {
         /// Sockets of one host's interface, told apart by their ports.
         case sockets([SimulatedInterface])
         case nat(SimulatedNAT)
+        case balancer(SimulatedLoadBalancer)
     }
 
     public let scheduler: Scheduler
@@ -97,17 +101,20 @@ public final class SimulatedNetwork {
 
     public var now: Instant { scheduler.now }
 
-    /// Connects a host. Behind a NAT, `address` is known on the inside only.
+    /// Connects a host. Behind a NAT, `address` is known on the inside only; behind a load balancer, it is the balancer's.
     public func attach(
         _ receiver: any DatagramReceiver, named name: String, at address: NetworkAddress, outbound: LinkConditions,
-        inbound: LinkConditions, behind nat: SimulatedNAT? = nil
+        inbound: LinkConditions, behind nat: SimulatedNAT? = nil, over router: SimulatedRouter? = nil,
+        balancedBy balancer: SimulatedLoadBalancer? = nil
     ) -> SimulatedInterface {
         let interface = SimulatedInterface(
             name: name, transport: TransportID(nextTransport), address: address,
             outbound: SimulatedLink(outbound, random: random.split()),
-            inbound: SimulatedLink(inbound, random: random.split()), nat: nat, receiver: receiver)
+            inbound: SimulatedLink(inbound, random: random.split()), nat: nat, router: router, receiver: receiver)
         nextTransport += 1
-        if nat == nil {
+        if let balancer {
+            balancer.add(interface)
+        } else if nat == nil {
             addRoute(to: interface)
         } else {
             insideInterfaces[address] = interface
@@ -121,7 +128,7 @@ public final class SimulatedNetwork {
         let socket = SimulatedInterface(
             name: "\(interface.name):\(port)", transport: TransportID(nextTransport),
             address: interface.address.withPort(port), outbound: interface.outbound, inbound: interface.inbound,
-            nat: interface.nat, receiver: receiver)
+            nat: interface.nat, router: interface.router, receiver: receiver)
         nextTransport += 1
         socket.sendError = interface.sendError
         socket.localMaximumPayload = interface.localMaximumPayload
@@ -147,16 +154,42 @@ public final class SimulatedNetwork {
     }
 
     /// A NAT whose first outside address is `address`; each rebinding of the address takes the next one.
-    public func makeNAT(at address: NetworkAddress, _ configuration: SimulatedNAT.Configuration = .init())
-        -> SimulatedNAT
-    {
-        let nat = SimulatedNAT(network: self, address: address, configuration: configuration, random: random.split())
+    ///
+    /// - Parameter outer: another NAT that translates once more what leaves this one.
+    public func makeNAT(
+        at address: NetworkAddress, _ configuration: SimulatedNAT.Configuration = .init(),
+        behind outer: SimulatedNAT? = nil
+    ) -> SimulatedNAT {
+        let nat = SimulatedNAT(
+            network: self, address: address, configuration: configuration, behind: outer, random: random.split())
         route(address, to: nat)
         return nat
     }
 
     func route(_ address: NetworkAddress, to nat: SimulatedNAT) {
-        routes[address.withPort(0)] = .nat(nat)
+        if let outer = nat.outer {
+            outer.route(address, to: nat)
+        } else {
+            routes[address.withPort(0)] = .nat(nat)
+        }
+    }
+
+    /// A router that several hosts may share, between their access and the core: a bottleneck, or a hop with a small MTU.
+    public func makeRouter(
+        named name: String, toCore: LinkConditions, fromCore: LinkConditions? = nil
+    ) -> SimulatedRouter {
+        SimulatedRouter(
+            name: name, toCore: SimulatedLink(toCore, random: random.split()),
+            fromCore: SimulatedLink(fromCore ?? toCore, random: random.split()))
+    }
+
+    /// A balancer for servers that share `address`.
+    public func makeLoadBalancer(
+        at address: NetworkAddress, _ policy: SimulatedLoadBalancer.Policy
+    ) -> SimulatedLoadBalancer {
+        let balancer = SimulatedLoadBalancer(address: address, policy: policy)
+        routes[address.withPort(0)] = .balancer(balancer)
+        return balancer
     }
 
     /// Lets `tap` see every datagram in the core, after the sender's NAT and before the receiver's. Taps see a datagram
@@ -173,29 +206,35 @@ public final class SimulatedNetwork {
         }
     }
 
-    func send(_ datagram: SimulatedDatagram, from interface: SimulatedInterface) {
-        carry(datagram, over: interface.outbound, of: interface, "out") { [self] in leave($0, interface) }
+    package func send(_ datagram: SimulatedDatagram, from interface: SimulatedInterface) {
+        carry(datagram, over: interface.outbound, "\(interface.name) out") { [self] in leave($0, interface) }
     }
 
     /// Lets go of everything that is under way and of whoever watched.
-    func shutDown() {
+    package func shutDown() {
         scheduler.removeAll()
         taps = []
     }
 
     private func leave(_ datagram: SimulatedDatagram, _ interface: SimulatedInterface) {
         var datagram = datagram
-        if let nat = interface.nat {
+        var translator = interface.nat
+        while let nat = translator {
             datagram.source = nat.outsideAddress(of: datagram.source, for: datagram.destination, now: now)
+            translator = nat.outer
         }
+        guard let router = interface.router else { return enterCore(datagram) }
+        carry(datagram, over: router.toCore, "\(router.name) to core") { [self] in enterCore($0) }
+    }
+
+    private func enterCore(_ datagram: SimulatedDatagram) {
         for tap in taps {
             switch tap(datagram) {
             case .pass: continue
             case .drop:
                 journal.note("tap drops \(datagram.source) → \(datagram.destination) \(datagram.summary)")
             case .delay(let delay):
-                let late = datagram
-                scheduler.schedule(after: delay) { [self] in forward(late) }
+                scheduler.schedule(after: delay) { [self] in forward(datagram) }
             }
             return
         }
@@ -209,24 +248,42 @@ public final class SimulatedNetwork {
                 unroutableCount += 1
                 return
             }
-            arrive(datagram, socket)
+            leaveCore(datagram, socket)
         case .nat(let nat):
-            guard let inside = nat.insideAddress(of: datagram.destination, from: datagram.source, now: now),
-                let interface = insideInterfaces[inside]
-            else {
-                journal.note("NAT has no mapping for \(datagram.destination), \(datagram.summary)")
+            enter(datagram, nat)
+        case .balancer(let balancer) where balancer.address.port == datagram.destination.port:
+            guard let interface = balancer.target(of: datagram) else {
+                unroutableCount += 1
                 return
             }
-            var translated = datagram
-            translated.destination = inside
-            arrive(translated, interface)
-        case nil:
+            leaveCore(datagram, interface)
+        default:
             unroutableCount += 1
         }
     }
 
+    /// Goes inwards from NAT to NAT.
+    private func enter(_ datagram: SimulatedDatagram, _ nat: SimulatedNAT) {
+        var translated = datagram
+        guard let inside = nat.insideAddress(of: datagram.destination, from: datagram.source, now: now) else {
+            journal.note("NAT has no mapping for \(datagram.destination), \(datagram.summary)")
+            return
+        }
+        translated.destination = inside
+        if let inner = nat.inner(at: inside) {
+            enter(translated, inner)
+        } else if let interface = insideInterfaces[inside] {
+            leaveCore(translated, interface)
+        }
+    }
+
+    private func leaveCore(_ datagram: SimulatedDatagram, _ interface: SimulatedInterface) {
+        guard let router = interface.router else { return arrive(datagram, interface) }
+        carry(datagram, over: router.fromCore, "\(router.name) from core") { [self] in arrive($0, interface) }
+    }
+
     private func arrive(_ datagram: SimulatedDatagram, _ interface: SimulatedInterface) {
-        carry(datagram, over: interface.inbound, of: interface, "in") { [self] datagram in
+        carry(datagram, over: interface.inbound, "\(interface.name) in") { [self] datagram in
             guard interface.isOpen else { return }
             journal.note("\(interface.name) ← \(datagram.source) \(datagram.summary)")
             interface.receiver?.receive(datagram, on: interface)
@@ -234,7 +291,7 @@ public final class SimulatedNetwork {
     }
 
     private func carry(
-        _ datagram: SimulatedDatagram, over link: SimulatedLink, of interface: SimulatedInterface, _ direction: String,
+        _ datagram: SimulatedDatagram, over link: SimulatedLink, _ place: @autoclosure () -> String,
         then action: @escaping (SimulatedDatagram) -> Void
     ) {
         var datagram = datagram
@@ -248,7 +305,7 @@ public final class SimulatedNetwork {
         }
         switch fate {
         case .dropped(let reason):
-            journal.note("\(interface.name) \(direction) drops \(datagram.summary): \(reason.rawValue)")
+            journal.note("\(place()) drops \(datagram.summary): \(reason.rawValue)")
         case .arrives(let instant, let again):
             scheduler.schedule(at: instant, onArrival)
             if let again { scheduler.schedule(at: again, onArrival) }

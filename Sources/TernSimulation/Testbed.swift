@@ -17,11 +17,14 @@ public final class Testbed {
     public let scenario: Scenario
     public let seed: UInt64
     public let network: SimulatedNetwork
-    public let server: SimulatedEndpoint
+    /// The servers behind the server's address, nearly always one.
+    public let servers: [SimulatedEndpoint]
     public let client: SimulatedEndpoint
     public let nat: SimulatedNAT?
+    public let outerNAT: SimulatedNAT?
+    public let router: SimulatedRouter?
     public let transfer: Transfer
-    public let service: PerfService
+    private let services: [PerfService]
     /// For what a script leaves to chance.
     public var random: RandomSource
     private let clientContext: TLSContext
@@ -40,28 +43,48 @@ public final class Testbed {
         random = network.makeRandomSource()
         let credentials = try scenario.credentials ?? SimulationCredentials.shared.get()
         clientContext = try credentials.clientContext()
-        service = PerfService(sendBufferLimit: scenario.server.sendBufferLimit)
-        service.thinkTime = scenario.thinkTime
         transfer = Transfer(scenario.plans, sendBufferLimit: scenario.client.sendBufferLimit)
 
-        server = SimulatedEndpoint(named: "server", in: network, configuration: scenario.serverEndpoint)
-        server.addInterface(at: Self.serverAddress, scenario.serverAccess)
-        for (address, conditions) in scenario.otherServerAddresses { server.addInterface(at: address, conditions) }
-        server.listening = ServerConfiguration(tls: try credentials.serverContext(), connection: scenario.server)
-        server.application = service
-        server.peerConnectionIDLength = scenario.clientEndpoint.connectionIDLength
+        let balancer =
+            scenario.serverCount > 1 ? network.makeLoadBalancer(at: Self.serverAddress, scenario.balancing) : nil
+        var services: [PerfService] = []
+        var servers: [SimulatedEndpoint] = []
+        for number in 0..<max(1, scenario.serverCount) {
+            let service = PerfService(sendBufferLimit: scenario.server.sendBufferLimit)
+            service.thinkTime = scenario.thinkTime
+            let server = SimulatedEndpoint(
+                named: balancer == nil ? "server" : "server \(number)", in: network,
+                configuration: scenario.serverEndpoint)
+            server.addInterface(at: Self.serverAddress, scenario.serverAccess, balancedBy: balancer)
+            for (address, conditions) in scenario.otherServerAddresses { server.addInterface(at: address, conditions) }
+            server.listening = ServerConfiguration(tls: try credentials.serverContext(), connection: scenario.server)
+            server.application = service
+            server.peerConnectionIDLength = scenario.clientEndpoint.connectionIDLength
+            services.append(service)
+            servers.append(server)
+        }
+        self.services = services
+        self.servers = servers
 
         client = SimulatedEndpoint(named: "client", in: network, configuration: scenario.clientEndpoint)
         client.application = transfer
         client.peerConnectionIDLength = scenario.serverEndpoint.connectionIDLength
-        nat = scenario.nat.map { network.makeNAT(at: NetworkAddress(198, 18, 0, 1, port: 0), $0) }
+        let outer = scenario.nat == nil ? nil : scenario.outerNAT
+        outerNAT = outer.map { network.makeNAT(at: NetworkAddress(198, 18, 0, 1, port: 0), $0) }
+        let carrier = outerNAT
+        nat = scenario.nat.map {
+            network.makeNAT(
+                at: NetworkAddress(carrier == nil ? 198 : 100, carrier == nil ? 18 : 64, 0, 1, port: 0), $0,
+                behind: carrier)
+        }
+        router = scenario.bottleneck.map { network.makeRouter(named: "bottleneck", toCore: $0) }
         client.addInterface(
             at: nat == nil
                 ? NetworkAddress(203, 0, 113, 2, port: 50_001) : NetworkAddress(192, 168, 0, 2, port: 50_001),
-            scenario.access, inbound: scenario.accessInbound, behind: nat)
+            scenario.access, inbound: scenario.accessInbound, behind: nat, over: router)
         for (index, conditions) in scenario.otherInterfaces.enumerated() {
             let host = NetworkAddress(203, 0, 113, 3, port: 0).ipv4.map { $0 + UInt32(index) } ?? 0
-            client.addInterface(at: NetworkAddress(ipv4: host, port: 50_002 + UInt16(index)), conditions)
+            client.addInterface(at: NetworkAddress(ipv4: host, port: 50_002 + UInt16(index)), conditions, over: router)
         }
         if let conditions = scenario.clientIPv6 {
             client.addInterface(at: NetworkAddress(ipv6: 0x2001_0db8_0001_0000, 2, port: 50_001), conditions)
@@ -69,18 +92,31 @@ public final class Testbed {
         client.onEvent = { [unowned self] event, _ in
             for handler in clientHandlers { handler(event) }
         }
-        server.onEvent = { [unowned self] event, record in
-            for handler in serverHandlers { handler(event, record) }
+        for server in servers {
+            server.onEvent = { [unowned self] event, record in
+                for handler in serverHandlers { handler(event, record) }
+            }
         }
     }
+
+    /// The server that has the connection; the first as long as none has.
+    public var server: SimulatedEndpoint {
+        servers.first { $0.connections.contains { $0.handshakeCompletedAt != nil } }
+            ?? servers.first { !$0.connections.isEmpty } ?? servers[0]
+    }
+    /// What runs on that server.
+    public var service: PerfService { services[servers.firstIndex { $0 === server } ?? 0] }
 
     // MARK: For scripts
 
     public var now: Instant { network.now }
     /// Virtual time since the client's first packet.
     public var elapsed: Nanoseconds { network.scheduler.elapsed }
-    /// The server's side of the connection. The newest, if there are several.
-    public var serverConnection: ConnectionRecord? { server.connections.last }
+    /// The server's side of the connection. The newest whose handshake was completed, if there are several.
+    public var serverConnection: ConnectionRecord? {
+        let connections = server.connections
+        return connections.last { $0.handshakeCompletedAt != nil } ?? connections.last
+    }
 
     /// Runs `body` when so much virtual time has passed since the client's first packet.
     public func at(_ time: Nanoseconds, _ body: @escaping () -> Void) {
@@ -207,7 +243,7 @@ public final class Testbed {
         return report
     }
 
-    private var fault: String? { transfer.fault ?? service.fault }
+    private var fault: String? { transfer.fault ?? services.lazy.compactMap(\.fault).first }
 
     private var isTransferOver: Bool {
         if fault != nil { return true }
@@ -245,20 +281,17 @@ public final class Testbed {
         }
         let idle = max(scenario.client.maxIdleTimeout, scenario.server.maxIdleTimeout)
         let limit = now + idle + Self.windingUpLimit
+        let endpoints = [client] + servers
         let outcome = network.scheduler.run(until: limit) {
-            !(client.liveConnections.isEmpty && server.liveConnections.isEmpty)
+            !endpoints.allSatisfy(\.liveConnections.isEmpty)
         }
         guard outcome == .finished else {
             return "not wound up: \(client.liveConnections.count) connections of the client's and "
-                + "\(server.liveConnections.count) of the server's are left (\(outcome))"
+                + "\(servers.reduce(0) { $0 + $1.liveConnections.count }) of the server's are left (\(outcome))"
         }
-        guard client.engine.connectionCount == 0, server.engine.connectionCount == 0 else {
-            return "leaked: the endpoints hold \(client.engine.connectionCount) and "
-                + "\(server.engine.connectionCount) connections after the last was removed"
-        }
-        guard client.engine.routeCount == 0, server.engine.routeCount == 0 else {
-            return "leaked: the endpoints hold \(client.engine.routeCount) and \(server.engine.routeCount) routes "
-                + "after the last connection was removed"
+        for endpoint in endpoints where endpoint.engine.connectionCount + endpoint.engine.routeCount > 0 {
+            return "leaked: \(endpoint.name) holds \(endpoint.engine.connectionCount) connections and "
+                + "\(endpoint.engine.routeCount) routes after the last connection was removed"
         }
         return checkCloseReasons()
     }
@@ -281,7 +314,7 @@ public final class Testbed {
         report.downloadedBytes = transfer.downloadedBytes
         report.uploadedBytes = service.uploadedBytes
         report.largestGap = transfer.largestGap
-        report.rebindings = nat?.rebindingCount ?? 0
+        report.rebindings = (nat?.rebindingCount ?? 0) + (outerNAT?.rebindingCount ?? 0)
         report.peerMoves = serverConnection?.peerMoveCount ?? 0
         report.switches = connection?.switchCount ?? 0
         if let statistics = withClient({ $0.statistics }) { report.clientStatistics = statistics }
@@ -297,6 +330,6 @@ public final class Testbed {
         clientHandlers = []
         serverHandlers = []
         client.onEvent = nil
-        server.onEvent = nil
+        for server in servers { server.onEvent = nil }
     }
 }

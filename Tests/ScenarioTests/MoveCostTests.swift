@@ -20,7 +20,7 @@ struct MoveCostTests {
             switch self {
             case .none: "no move"
             case .rebinding(.port): "a new port"
-            case .rebinding(.address): "a new address"
+            case .rebinding: "a new address"
             case .makeBeforeBreak: "a switch to a probed path"
             }
         }

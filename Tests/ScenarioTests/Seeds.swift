@@ -37,10 +37,12 @@ enum Seeds {
 /// Runs `body` with every seed, side by side, and records an issue for each of which it returns a complaint. The issue
 /// starts with the line that replays the seed.
 ///
-/// - Parameter limit: how many seeds to run when the environment does not say, at most 10.
+/// - Parameters:
+///   - limit: how many seeds to run when the environment does not say, at most 10.
+///   - command: the line, if it is not this test with one seed.
 func overSeeds(
-    atMost limit: Int = 10, function: String = #function, sourceLocation: SourceLocation = #_sourceLocation,
-    _ body: @escaping @Sendable (UInt64) -> String?
+    atMost limit: Int = 10, replaying command: ((UInt64) -> String)? = nil, function: String = #function,
+    sourceLocation: SourceLocation = #_sourceLocation, _ body: @escaping @Sendable (UInt64) -> String?
 ) async {
     let failures = await withTaskGroup(of: (UInt64, String)?.self, returning: [(UInt64, String)].self) { group in
         for seed in Seeds.list(atMost: limit) {
@@ -50,9 +52,9 @@ func overSeeds(
     }
     let name = function.prefix { $0 != "(" }
     for (seed, complaint) in failures.sorted(by: { $0.0 < $1.0 }).prefix(5) {
-        Issue.record(
-            "TERN_SEED=\(seed) TERN_TRACE=1 swift test --filter ScenarioTests.*/\(name)\n\(complaint)",
-            sourceLocation: sourceLocation)
+        let replay =
+            command?(seed) ?? "TERN_SEED=\(seed) TERN_TRACE=1 swift test --filter ScenarioTests.*/\(name)"
+        Issue.record("\(replay)\n\(complaint)", sourceLocation: sourceLocation)
     }
     if failures.count > 5 {
         Issue.record("\(failures.count) seeds failed; the first five are shown", sourceLocation: sourceLocation)

@@ -289,7 +289,7 @@ struct SimulatorTests {
             // As if it had heard nothing: its next datagram is one too many.
             testbed.at(.milliseconds(200)) {
                 for record in testbed.server.connections {
-                    for address in record.ledgers.keys { record.ledgers[address]?.received = 0 }
+                    for address in record.books.ledgers.keys { record.books.ledgers[address]?.received = 0 }
                 }
             }
         }

@@ -205,8 +205,9 @@ extension QUICConnection {
             let instant = max(sent, timers.lastProbeTimeoutAt) + backedOffProbeTimeout(in: space)
             if earliest.map({ instant < $0.0 }) ?? true { earliest = (instant, .probe(space)) }
         }
-        if earliest == nil, role == .client, !handshake.peerCompletedAddressValidation, !handshake.isConfirmed {
-            // The server may wait for more bytes before it may send (RFC 9002, section 6.2.2.1).
+        if earliest == nil, role == .client, !handshake.isConfirmed {
+            // The server may wait for more bytes before it may send (RFC 9002, section 6.2.2.1), even if it has acknowledged
+            // a Handshake packet: it may have followed us to another address since (M19).
             let space: PacketNumberSpaceID = protection.canSeal(.handshake) ? .handshake : .initial
             earliest = (timers.lastSentAt + backedOffProbeTimeout(in: space), .probe(space))
         }
@@ -254,6 +255,17 @@ extension QUICConnection {
             timers.lastSentAt = now
             timers.lastProbeTimeoutAt = now
         }
+    }
+
+    /// The peer is heard after a silence in which probe timeouts doubled and doubled: it may be back from where nothing
+    /// reached it, so one more probe goes at once. The timeouts go on as they were, until something is acknowledged (RFC 9002,
+    /// section 6.2.1).
+    mutating func probeAfterSilence(now: Instant) {
+        guard handshake.isConfirmed, spaces.application.ackElicitingInFlight > 0,
+            now - timers.lastReceivedAt > probeTimeout(in: .application) * 2
+        else { return }
+        spaces.requestProbe(in: .application)
+        resendOldest(in: .application, packets: 1)
     }
 
     /// Marks what the oldest packets carried to be sent again. They stay in flight: they may yet be acknowledged.

@@ -82,6 +82,7 @@ extension QUICConnection {
         for id in bereft where id == paths.activeID { replaceConnectionID(ofPath: id) }
         for id in bereft where id != paths.activeID { replaceConnectionID(ofPath: id) }
         if paths.active.destinationID == nil { replaceConnectionID(ofPath: paths.activeID) }
+        renewSharedConnectionIDs()
         serveWaitingPaths(now: now)
         noteTokenChanges()
     }

@@ -81,10 +81,31 @@ extension QUICConnection {
     /// does not want the two to be linked: the path needs another ID of the peer's, too (M17).
     mutating func noteLocalID(_ id: ConnectionID, onPathAt index: Int) {
         guard let sequence = localIDs.sequence(of: id), sequence != paths[index].localIDSequence else { return }
-        if paths[index].localIDSequence != nil, index != paths.activeIndex, remoteIDs.unusedCount > 0 {
-            releaseConnectionID(ofPathAt: index)
+        if let old = paths[index].localIDSequence {
+            if index != paths.activeIndex {
+                if remoteIDs.unusedCount > 0 { releaseConnectionID(ofPathAt: index) }
+            } else if role == .server, sequence > old {
+                // A copy of the packet with which the peer moves may have come first, from where it seemed to be already:
+                // the IDs that go on with it to the peer's true place must not be those of the place it left.
+                renewConnectionID(ofPathAt: index)
+            }
         }
         paths[index].localIDSequence = sequence
+    }
+
+    /// Takes another ID of the peer's for a path: at once, or as soon as there is one.
+    private mutating func renewConnectionID(ofPathAt index: Int) {
+        paths[index].needsAnotherConnectionID = remoteIDs.unusedCount == 0
+        guard !paths[index].needsAnotherConnectionID else { return }
+        releaseConnectionID(ofPathAt: index)
+        giveConnectionID(toPathAt: index)
+    }
+
+    /// The peer issued IDs: paths that go on under one by which others know them get one of their own.
+    mutating func renewSharedConnectionIDs() {
+        for index in 0..<paths.count where paths[index].needsAnotherConnectionID && remoteIDs.unusedCount > 0 {
+            renewConnectionID(ofPathAt: index)
+        }
     }
 
     /// The peer probes a path, and may soon move to it: prove it ahead, under IDs of its own (RFC 9000, section 9.1).
@@ -142,7 +163,10 @@ extension QUICConnection {
     /// A peer that moved under a new ID of ours is answered under a new ID of its; one that kept the ID did not choose
     /// to move, and the ID moves with it (M17, RFC 9000, section 9.5).
     private mutating func chooseConnectionID(forPathAt index: Int, movedFrom oldIndex: Int) {
-        if paths[index].localIDSequence != paths[oldIndex].localIDSequence { giveConnectionID(toPathAt: index) }
+        if paths[index].localIDSequence != paths[oldIndex].localIDSequence {
+            giveConnectionID(toPathAt: index)
+            if remoteIDs.id(of: paths[index].id) == nil { paths[index].needsAnotherConnectionID = true }
+        }
         // Nor may the path fall silent when no ID is left: none could come while nothing is sent.
         remoteIDs.share(from: paths[oldIndex].id, with: paths[index].id)
         paths[index].destinationID = remoteIDs.id(of: paths[index].id)

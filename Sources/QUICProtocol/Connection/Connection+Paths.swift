@@ -144,7 +144,9 @@ extension QUICConnection {
     mutating func activate(_ index: Int, reason: SwitchReason) {
         let old = paths.activeID
         let oldTuple = paths.active.tuple
+        let oldIndex = paths.activeIndex
         paths.activate(index)
+        releaseConnectionIDIfLost(ofPathAt: oldIndex)
         timers.probeTimeoutCount = 0
         timers.pacingDeadline = nil
         timers.isAmplificationBlocked = false
@@ -240,8 +242,18 @@ extension QUICConnection {
             paths[index].transportLost()
             events.append(.path(.failed(paths[index].id, .transportLost)))
             sendAgainWhatWasInFlight(onPathAt: index, now: now)
+            releaseConnectionIDIfLost(ofPathAt: index)
         }
         preferredPathsLost(now: now)
+    }
+
+    /// A path whose socket is gone sends nothing any more: its ID is given back, so that the peer issues another (M6). The
+    /// active one keeps its own, which tells the peer's resets apart.
+    private mutating func releaseConnectionIDIfLost(ofPathAt index: Int) {
+        guard index != paths.activeIndex, paths[index].state == .transportLost, paths[index].destinationID != nil else {
+            return
+        }
+        releaseConnectionID(ofPathAt: index)
     }
 }
 

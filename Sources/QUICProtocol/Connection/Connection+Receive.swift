@@ -224,6 +224,7 @@ extension QUICConnection {
     private mutating func noteAuthenticated(source: ConnectionID?, now: Instant) {
         statistics.packetsReceived += 1
         handshake.hasReceivedPacket = true
+        if timers.probeTimeoutCount > 1 { probeAfterSilence(now: now) }
         timers.received(now: now)
         if handshake.peerInitialSourceID == nil, let source {
             handshake.peerInitialSourceID = source

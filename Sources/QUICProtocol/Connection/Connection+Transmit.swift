@@ -60,6 +60,10 @@ extension QUICConnection {
                 guard limit >= ConnectionConfiguration.minimumUDPPayload else { continue }
                 needsPadding = true
             }
+            // What a client says because it hears nothing gives a server that is short of it as much credit as it can.
+            if level == .handshake, role == .client, spaces.probes(.handshake) > 0, !handshake.isComplete {
+                needsPadding = limit >= ConnectionConfiguration.minimumUDPPayload
+            }
             let isLast = !EncryptionLevel.allCases.contains {
                 $0.rawValue > level.rawValue && $0 != .earlyData && wantsToSend($0, now: now)
             }

@@ -201,6 +201,8 @@ struct PacketNumberSpaces: ~Copyable {
         setProbes(0, in: id)
     }
 
+    var isHandshakeOver: Bool { spaces.count <= 2 }
+
     /// The handshake's spaces are both vacant for good: one in their place is enough.
     mutating func handshakeIsOver() {
         guard spaces.count > 2 else { return }

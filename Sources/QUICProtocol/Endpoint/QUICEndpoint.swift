@@ -183,6 +183,10 @@ public final class QUICEndpoint {
 
     // MARK: Routing
 
+    var connectionIDLength: Int { configuration.connectionIDLength }
+
+    func isRouted(_ id: ConnectionID) -> Bool { routes[id] != nil }
+
     private func owner(of header: PacketHeader, tuple: FourTuple) -> ConnectionHandle? {
         let id: ConnectionID
         switch header {

@@ -32,6 +32,8 @@ struct Path {
     var pendingResponse: UInt64?
     /// A validation waits for a connection ID of the peer's (M3).
     var isWaitingForConnectionID = false
+    /// It goes on under an ID by which another path is known, for want of an unused one (decision 0005).
+    var needsAnotherConnectionID = false
     /// An application asked for the validation, rather than a move of the peer's.
     var isProbedByApplication = false
     /// A challenge that could not be padded was answered: padded ones follow, to prove the size (M15).

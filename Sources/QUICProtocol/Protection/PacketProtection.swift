@@ -274,6 +274,26 @@ struct PacketProtection: ~Copyable {
         }
     }
 
+    /// The number of a 1-RTT packet that was sealed here, read back from its protected header: for simulations that check
+    /// that none is used twice.
+    func sealedPacketNumber(
+        of packet: [UInt8], packetNumberOffset: Int, expected: PacketNumber
+    ) -> PacketNumber? {
+        guard packet.count >= packetNumberOffset + 20 else { return nil }
+        var copy = packet
+        return copy.withUnsafeMutableBufferPointer { bytes in
+            guard let start = bytes.baseAddress else { return nil }
+            switch oneRTTWriting {
+            case .none: return nil
+            case .some(let keys):
+                return UnprotectedHeader(
+                    removingProtectionOf: start, packetNumberOffset: packetNumberOffset, key: keys.keys.header,
+                    largestReceived: expected &- 1
+                ).packetNumber
+            }
+        }
+    }
+
     // MARK: Key update
 
     /// What the rules of key update ask about the writing keys; nil without any.

@@ -90,9 +90,10 @@ struct StreamTable: ~Copyable {
         map.count + Int(clamping: peerOpenings[0].untouchedCount + peerOpenings[1].untouchedCount)
     }
 
-    /// Some stream waits for the peer: silence may mean that it is gone.
+    /// Some stream waits for the peer, or an opening for the peer's leave: silence may mean that it is gone.
     var isAwaitingPeerData: Bool {
         awaitingCount > 0 || peerOpenings[0].untouchedCount + peerOpenings[1].untouchedCount > 0
+            || localOpenings[0].isBlocked || localOpenings[1].isBlocked
     }
 
     /// Bytes of the connection's window that the peer left us.

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import QUICProtocol
+import TernSimulation
+
+extension Catalogue {
+    /// What random exploration found, each as a scenario that failed before it was mended.
+    static let found: [NamedScenario] = [
+        NamedScenario(
+            1, "the client's Finished is lost twice while 1-RTT packets fill the window: it is sent all the same"
+        ) { random in
+            let count = random.integer(in: 1...3)
+            var scenario = Scenario.severalNetworks(1)
+            scenario.plans = [StreamPlan(download: 30_000, upload: 60_000)]
+            scenario.timeLimit = .seconds(20)
+            scenario.script = { testbed in
+                // The probes behind it, which carry a PING only, arrive and are acknowledged.
+                testbed.dropFirst(count) { datagram in
+                    datagram.destination == Testbed.serverAddress
+                        && datagram.packets.contains { $0.kind == .handshake && $0.size > 60 }
+                }
+            }
+            return scenario
+        },
+        NamedScenario(
+            1, "the client changes its address in the handshake, and then loses what the server may still send (M19)"
+        ) {
+            random in
+            let lost = random.integer(in: 1...4)
+            var scenario = Scenario.behindNAT()
+            scenario.credentials = largeCredentials
+            scenario.plans = [StreamPlan(download: 30_000)]
+            scenario.timeLimit = .seconds(30)
+            scenario.client.handshakeTimeout = .seconds(25)
+            scenario.server.handshakeTimeout = .seconds(25)
+            scenario.script = { testbed in
+                testbed.at(.milliseconds(45)) { testbed.nat?.rebindAddress() }
+                let second = NetworkAddress(198, 18, 0, 2, port: 0)
+                testbed.dropFirst(lost) { $0.destination.hasSameIP(as: second) }
+            }
+            return scenario
+        },
+        NamedScenario(2, "the mapping dies while the client waits for leave to open a stream: it speaks (M22)") {
+            random in
+            let pauses = Nanoseconds.milliseconds(20)...(.milliseconds(90))
+            var scenario = Scenario.behindNAT()
+            scenario.server.maxBidirectionalStreams = 1
+            scenario.plans = (0..<12).map { _ in StreamPlan(download: random.integer(in: 0...3_000), upload: 500) }
+            scenario.timeLimit = .seconds(40)
+            scenario.script = { testbed in
+                testbed.whenConfirmed {
+                    testbed.nat?.rebindAtRandom([.port, .address], pauses: pauses, count: 15)
+                }
+            }
+            return scenario
+        },
+        NamedScenario(9, "with two IDs at once two sockets are lost one after the other: the third goes on (M6, M7)") {
+            random in
+            let pause = random.time(in: .milliseconds(300)...(.seconds(1)))
+            var scenario = Scenario.severalNetworks(3)
+            scenario.client.activeConnectionIDLimit = 2
+            scenario.plans = [StreamPlan(download: 600_000, upload: 600_000)]
+            scenario.timeLimit = .seconds(30)
+            scenario.script = { testbed in
+                for number in 0...1 {
+                    testbed.at(.milliseconds(300) + pause * Int64(number)) {
+                        testbed.client.lose(testbed.client.interfaces[number])
+                        testbed.moveAtOnce(number + 1)
+                    }
+                }
+            }
+            return scenario
+        } expecting: {
+            unless($0.switches == 2, "\($0.switches) switches")
+        },
+        NamedScenario(
+            9,
+            "the client moves before the server has an ID to spare: it gets one of its own as soon as there is one (M17)"
+        ) {
+            random in
+            let delay = random.time(in: .zero...(.milliseconds(20)))
+            var scenario = Scenario.severalNetworks()
+            scenario.timeLimit = .seconds(20)
+            scenario.script = { testbed in
+                testbed.whenConfirmed { testbed.after(delay) { testbed.moveAtOnce() } }
+                // The client's NEW_CONNECTION_ID frames are among what is lost on the old path.
+                testbed.onClientEvent { event in
+                    if case .handshakeCompleted = event { testbed.client.interfaces[0].outbound.conditions.loss = 0.7 }
+                }
+            }
+            return scenario
+        },
+        NamedScenario(
+            10,
+            "every packet with which the client moves is raced by a copy: no ID of the place it left goes along (M17)"
+        ) {
+            random in
+            let moment = random.time(in: .milliseconds(350)...(.milliseconds(600)))
+            var scenario = Scenario.severalNetworks()
+            scenario.plans = [StreamPlan(download: 600_000, upload: 600_000)]
+            scenario.timeLimit = .seconds(60)
+            scenario.script = { testbed in
+                let villain = SimulatedAttacker(
+                    in: testbed.network, at: NetworkAddress(198, 51, 100, 66, port: 50_066),
+                    against: Testbed.serverAddress)
+                villain.sparesHandshakes = true
+                testbed.at(.milliseconds(300)) { villain.start(.race) }
+                testbed.at(moment) {
+                    testbed.client.lose(testbed.client.interfaces[0])
+                    testbed.moveAtOnce()
+                }
+                testbed.at(moment + .milliseconds(500)) { villain.stop(.race) }
+            }
+            return scenario
+        } expecting: {
+            unless($0.switches == 1, "\($0.switches) switches")
+        },
+    ]
+}
