@@ -55,7 +55,7 @@ struct RefusedMoveTests {
         #expect(!pair.trace.contains { $0.from == .server })
     }
 
-    @Test("the fifth move in a row that nobody answers ends the connection if nobody is at the old address either (M41)")
+    @Test("the fifth move in a row that nobody answers ends the connection if the old path is dead, too (M41)")
     func repeatedFailure() throws {
         let pair = try EnginePair()
         pair.exchange()
