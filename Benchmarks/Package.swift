@@ -9,6 +9,7 @@ let package = Package(
     dependencies: [.package(name: "tern", path: "..")],
     targets: [
         .target(name: "CAllocationCounter"),
+        .target(name: "CProcessFigures"),
         .executableTarget(
             name: "EngineBenchmark",
             dependencies: ["CAllocationCounter", .product(name: "QUICProtocol", package: "tern")]
@@ -23,6 +24,10 @@ let package = Package(
         .executableTarget(
             name: "MicroBenchmarks",
             dependencies: ["CAllocationCounter", .product(name: "QUICProtocol", package: "tern")]
+        ),
+        .executableTarget(
+            name: "SpoofedSources",
+            dependencies: ["CProcessFigures", .product(name: "QUICProtocol", package: "tern")]
         ),
     ]
 )
