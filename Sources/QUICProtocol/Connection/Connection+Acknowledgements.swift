@@ -268,6 +268,27 @@ extension QUICConnection {
         resendOldest(in: .application, packets: 1)
     }
 
+    /// Says again what the newest packets granted to the peer: limits of data and streams. It may wait for them, and who
+    /// sends little else would hear of the loss only by a probe timeout.
+    mutating func resendNewestGrants() {
+        let space = PacketNumberSpaceID.application
+        let end = spaces[space].nextPacketNumber
+        var next = spaces[space].nextOutstanding(after: end - min(end, Self.packetsWithGrants))
+        while let number = next {
+            for index in spaces[space].outstandingPacket(number)?.frames ?? 0..<0 {
+                let frame = spaces[space].frame(at: index)
+                switch frame {
+                case .maxData, .maxStreamData, .maxStreams: sendAgain(frame, space: space)
+                default: break
+                }
+            }
+            next = spaces[space].nextOutstanding(after: number)
+        }
+    }
+
+    /// How far back grants are looked for, so that a peer that moves with each packet costs no more.
+    private static var packetsWithGrants: PacketNumber { 64 }
+
     /// Marks what the oldest packets carried to be sent again. They stay in flight: they may yet be acknowledged.
     mutating func resendOldest(in space: PacketNumberSpaceID, packets count: Int) {
         if space != .application {

@@ -7,8 +7,7 @@ extension QUICConnection {
         arrival: Arrival
     ) throws(TransportError) {
         switch frame {
-        case .padding, .ping, .dataBlocked, .streamsBlocked:
-            // Being blocked is for the peer's own records: our grants follow what the application reads.
+        case .padding, .ping:
             break
         case .stream(let frame):
             try receiveStream(frame, bytes: bytes, now: arrival.now)
@@ -26,8 +25,12 @@ extension QUICConnection {
             try streams.receiveMaxStreamData(id, limit)
         case .maxStreams(let direction, let limit):
             streams.receiveMaxStreams(direction, limit)
-        case .streamDataBlocked(let id, _):
-            try streams.receiveStreamDataBlocked(id)
+        case .dataBlocked(let limit):
+            streams.receiveDataBlocked(at: limit)
+        case .streamDataBlocked(let id, let limit):
+            try streams.receiveStreamDataBlocked(id, at: limit)
+        case .streamsBlocked(let direction, let limit):
+            streams.receiveStreamsBlocked(direction, at: limit)
         case .newToken:
             guard role == .client else {
                 throw TransportError(.protocolViolation, frameType: frame.type, "only a server gives tokens")

@@ -162,6 +162,7 @@ extension QUICConnection {
         let isSameNetwork =
             oldTuple.local.hasSameIP(as: paths.active.tuple.local)
             && oldTuple.remote.hasSameIP(as: paths.active.tuple.remote)
+        if reason != .application { resendNewestGrants() }
         if reason != .application, !isSameNetwork {
             spaces.application.received.acknowledgementDropped(now: clock)
             resendOldest(in: .application, packets: 2)

@@ -145,12 +145,28 @@ extension StreamTable {
         if localOpenings[index].limit > former { control.remove(.streamsBlocked(direction)) }
     }
 
-    /// STREAM_DATA_BLOCKED (RFC 9000, section 19.13). It may open the stream; limits grow by reading, not by asking.
-    mutating func receiveStreamDataBlocked(_ id: StreamID) throws(TransportError) {
-        _ = try resolve(id, .receiving, frameType: FrameType.streamDataBlocked)
-        totals.blockedFramesReceived &+= 1
+    // MARK: A peer that is blocked
+
+    // Limits grow by reading, not by asking. But a peer that is held up by an older limit than it was told has not heard:
+    // what told it was lost, perhaps to an address that the peer has left, and is said again before the loss is proved.
+
+    /// DATA_BLOCKED (RFC 9000, section 19.12).
+    mutating func receiveDataBlocked(at limit: UInt64) {
+        guard !isClosed, limit < receiveWindow.limit else { return }
+        control.insert(.maxData)
     }
 
-    /// DATA_BLOCKED or STREAMS_BLOCKED (RFC 9000, sections 19.12 and 19.14): counted only.
-    mutating func receiveBlocked() { totals.blockedFramesReceived &+= 1 }
+    /// STREAM_DATA_BLOCKED (RFC 9000, section 19.13). It may open the stream.
+    mutating func receiveStreamDataBlocked(_ id: StreamID, at limit: UInt64) throws(TransportError) {
+        guard let stream = try resolve(id, .receiving, frameType: FrameType.streamDataBlocked),
+            stream.pointee.receive.wantsCredit, limit < stream.pointee.receive.window.limit
+        else { return }
+        queue(.maxStreamData, for: stream)
+    }
+
+    /// STREAMS_BLOCKED (RFC 9000, section 19.14).
+    mutating func receiveStreamsBlocked(_ direction: StreamDirection, at limit: UInt64) {
+        guard !isClosed, limit < peerOpenings[Int(direction.rawValue)].limit else { return }
+        control.insert(.maxStreams(direction))
+    }
 }

@@ -106,6 +106,4 @@ struct StreamTotals: Hashable, Sendable {
     var streamsAccepted: UInt64 = 0
     /// Streams of either side that closed in both directions.
     var streamsClosed: UInt64 = 0
-    /// DATA_BLOCKED, STREAM_DATA_BLOCKED and STREAMS_BLOCKED frames the peer sent: our windows held it up.
-    var blockedFramesReceived: UInt64 = 0
 }

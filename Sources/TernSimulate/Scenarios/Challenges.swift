@@ -110,11 +110,11 @@ extension Catalogue {
             }
             return scenario
         },
-        NamedScenario(5, "a probe under loss of a third of all datagrams succeeds in the end (M2)") { _ in
+        NamedScenario(5, "a probe under loss of a quarter of all datagrams succeeds in the end (M2)") { _ in
             var scenario = Scenario.severalNetworks()
-            scenario.otherInterfaces[0].loss = 0.33
-            scenario.timeLimit = .seconds(60)
-            scenario.script = { testbed in testbed.whenProbed(at: .milliseconds(300), timeout: .seconds(30)) { _ in } }
+            scenario.otherInterfaces[0].loss = 0.25
+            scenario.timeLimit = .seconds(90)
+            scenario.script = { testbed in testbed.whenProbed(at: .milliseconds(300), timeout: .seconds(60)) { _ in } }
             return scenario
         },
         NamedScenario(5, "a burst swallows the challenge and its first repetitions") { random in

@@ -5,13 +5,16 @@ import TernSimulation
 
 extension Catalogue {
     /// A client that goes from network to network, and closes each that it leaves.
-    private static func wanderer(_ moves: Int, pause: Nanoseconds = .milliseconds(120)) -> Scenario {
+    private static func wanderer(
+        _ moves: Int, pause: Nanoseconds = .milliseconds(120), timeout: Nanoseconds = .seconds(3)
+    ) -> Scenario {
         var scenario = Scenario.severalNetworks(moves + 1)
         scenario.plans = [StreamPlan(download: 200_000, upload: 200_000)]
         scenario.timeLimit = .seconds(60)
         scenario.script = { testbed in
             for number in 1...moves {
-                testbed.moveGracefully(number, at: .milliseconds(200) + pause * Int64(number), closingOld: true)
+                testbed.moveGracefully(
+                    number, at: .milliseconds(200) + pause * Int64(number), timeout: timeout, closingOld: true)
             }
         }
         return scenario
@@ -34,7 +37,7 @@ extension Catalogue {
             unless($0.switches == 6, "\($0.switches) switches")
         },
         NamedScenario(9, "NEW_CONNECTION_ID and RETIRE_CONNECTION_ID are lost again and again: moves go on (M6)") { _ in
-            var scenario = wanderer(5, pause: .milliseconds(300))
+            var scenario = wanderer(5, pause: .milliseconds(300), timeout: .seconds(20))
             for index in scenario.otherInterfaces.indices { scenario.otherInterfaces[index].loss = 0.12 }
             scenario.access.loss = 0.12
             scenario.client.activeConnectionIDLimit = 3

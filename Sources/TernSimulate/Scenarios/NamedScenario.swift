@@ -69,24 +69,43 @@ extension Scenario {
 }
 
 extension Testbed {
-    /// Adds a path over an interface, probes it, and calls `body` when it is validated. The run waits for it.
+    /// Adds a path over an interface, probes it, and calls `body` when it is validated. The run waits for it. A handshake
+    /// that loss has drawn out is waited for first, or the probe's time would run out with it.
     func whenProbed(
         _ number: Int = 1, at time: Nanoseconds, timeout: Nanoseconds = .seconds(3),
         then body: @escaping (PathID) -> Void
     ) {
         var target: PathID?
-        hold()
-        at(time) { [self] in
+        var isDue = false
+        var isConfirmed = false
+        func begin() {
+            guard isDue, isConfirmed else { return }
             target = try? addPath(over: client.interfaces[number]).get()
             guard let path = target else { return expect(false, "addPath failed") }
             probe(path, timeout: timeout)
         }
+        hold()
+        at(time) {
+            isDue = true
+            begin()
+        }
+        whenConfirmed {
+            isConfirmed = true
+            begin()
+        }
         onClientPathEvent { [self] event in
-            guard case .validated(let path, _, _) = event, path == target else { return }
-            target = nil
-            body(path)
-            // Not before the event of what was done has been told.
-            after(.milliseconds(1)) { self.release() }
+            switch event {
+            case .validated(let path, _, _) where path == target:
+                target = nil
+                body(path)
+                // Not before the event of what was done has been told.
+                after(.milliseconds(1)) { self.release() }
+            case .failed(let path, let failure) where path == target:
+                target = nil
+                expect(false, "the probe failed: \(failure)")
+                release()
+            default: break
+            }
         }
     }
 
@@ -111,8 +130,10 @@ extension Testbed {
     }
 
     /// Moves the client to an interface's path once it was probed.
-    func moveGracefully(_ number: Int = 1, at time: Nanoseconds, closingOld: Bool = false) {
-        whenProbed(number, at: time) { [self] path in
+    func moveGracefully(
+        _ number: Int = 1, at time: Nanoseconds, timeout: Nanoseconds = .seconds(3), closingOld: Bool = false
+    ) {
+        whenProbed(number, at: time, timeout: timeout) { [self] path in
             let old = activePath
             let result = switchPath(to: path)
             if case .failure(let error) = result { expect(false, "the switch was refused: \(error)") }

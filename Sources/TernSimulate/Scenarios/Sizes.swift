@@ -289,7 +289,7 @@ extension Catalogue {
             return scenario
         } expecting: { report in
             unless(
-                report.clientStatistics.packetsLost * 20 < report.clientStatistics.packetsSent,
+                report.clientStatistics.packetsLost * 16 < report.clientStatistics.packetsSent,
                 "\(report.clientStatistics.packetsLost) of \(report.clientStatistics.packetsSent) packets lost")
         },
     ]

@@ -44,6 +44,38 @@ struct PeerMoveTests {
         }
     }
 
+    @Test("credit that went to an address which the peer has left is said again to the new one at once (M20)")
+    func creditAgain() throws {
+        let pair = try EnginePair { configuration, side in
+            if side == .server { configuration.initialMaxStreamData = 20_000 }
+        }
+        pair.exchange()
+        pair.run(for: .milliseconds(100))
+        let id = try pair.onClient { connection in
+            let id = try connection.openStream(.bidirectional)
+            try connection.write(SharedBytes(copying: [UInt8](repeating: 7, count: 40_000)), to: id, finish: true)
+            return id
+        }
+        pair.run(for: .milliseconds(50))
+        let blocked = try pair.onClient { connection in
+            verify(connection.streams.isFlowControlBlocked)
+            return connection.streams.peek(id)?.pointee.send.limit ?? 0
+        }
+        // The server reads all, and what it then sends is lost.
+        pair.passes = { side, _ in side == .client }
+        try pair.onServer { connection in
+            var chunk = [UInt8](repeating: 0, count: 65_536)
+            _ = try chunk.withUnsafeMutableBytes { try connection.read(id, into: $0) }
+        }
+        pair.exchange()
+        #expect(try pair.onClient { $0.streams.peek(id)?.pointee.send.limit } == blocked)
+        pair.passes = { _, _ in true }
+        pair.clientAddress.port += 1
+        try ping(pair)
+        #expect(moves(pair) == [.portOnly])
+        #expect(try pair.onClient { $0.streams.peek(id)?.pointee.send.limit } ?? 0 >= 40_000)
+    }
+
     @Test("a new IP address starts with new congestion state (M12)")
     func address() throws {
         let pair = try established()

@@ -52,7 +52,7 @@ import Testing
             case 8: end.table.receiveMaxStreams(.bidirectional, number() % 40)
             default:
                 end.table.receiveMaxData(number())
-                try end.table.receiveStreamDataBlocked(id)
+                try end.table.receiveStreamDataBlocked(id, at: 0)
             }
         }
 

@@ -168,6 +168,38 @@ import Testing
         #expect(end.table.sendLimit == 10_000)
     }
 
+    @Test("a peer that is blocked by an older limit than it was told hears the limit again, another does not")
+    func blockedByOldLimit() throws {
+        let end = StreamEnd(.server, local: .streams(data: 1_500, streamData: 1_000, bidirectional: 2))
+        // One stream runs into its limit and one closes, the connection's limit is almost reached, and all is read.
+        try end.receive(0, [UInt8](repeating: 1, count: 1_000))
+        try end.receive(4, [UInt8](repeating: 1, count: 400), isFinal: true)
+        _ = try end.read(.client0)
+        _ = try end.read(StreamID(rawValue: 4))
+        try end.write(StreamID(rawValue: 4), [], finish: true)
+        let first = end.packets()
+        for packet in first { for frame in packet.frames { end.table.acknowledged(frame) } }
+        _ = end.events()
+        // What tells the new limits is lost, and nobody knows yet.
+        let told: [SentFrame] = [.maxStreamData(.client0), .maxData, .maxStreams(.bidirectional)]
+        let sent = (first + end.packets()).flatMap(\.frames)
+        for frame in told { #expect(sent.contains(frame), "\(frame)") }
+        end.table.receiveDataBlocked(at: 1_500)
+        try end.table.receiveStreamDataBlocked(.client0, at: 1_000)
+        end.table.receiveStreamsBlocked(.bidirectional, at: 2)
+        #expect(Set(end.packets().flatMap(\.frames).map { "\($0)" }) == Set(told.map { "\($0)" }))
+        // By the present limit it is blocked because nothing was read; larger ones it was never told.
+        for extra: UInt64 in [0, 1, 1 << 40] {
+            let window = end.table.receiveWindow.limit + extra
+            let found = end.table.peek(.client0)
+            let stream = try #require(found).pointee.receive.window.limit + extra
+            end.table.receiveDataBlocked(at: window)
+            try end.table.receiveStreamDataBlocked(.client0, at: stream)
+            end.table.receiveStreamsBlocked(.bidirectional, at: end.table.peerOpenings[0].limit + extra)
+            #expect(end.packets().isEmpty)
+        }
+    }
+
     @Test("before the peer's parameters nothing is sent, afterwards what was written goes out")
     func beforeHandshake() throws {
         let end = StreamEnd(.client, peer: nil)

@@ -27,7 +27,7 @@ import Testing
         _ = try end.table.open(.unidirectional)
         #expect(transportError { try end.receive(2, [1]) } == .streamStateError)
         #expect(transportError { try end.receiveReset(2, finalSize: 0) } == .streamStateError)
-        #expect(transportError { try end.table.receiveStreamDataBlocked(.clientUni0) } == .streamStateError)
+        #expect(transportError { try end.table.receiveStreamDataBlocked(.clientUni0, at: 0) } == .streamStateError)
     }
 
     @Test("frames for the sending part of a stream that only the peer sends on are STREAM_STATE_ERROR")
@@ -44,7 +44,7 @@ import Testing
         #expect(transportError { try end.receiveReset(1, finalSize: 0) } == .streamStateError)
         #expect(transportError { try end.receiveStop(1) } == .streamStateError)
         #expect(transportError { try end.table.receiveMaxStreamData(.server0, 5) } == .streamStateError)
-        #expect(transportError { try end.table.receiveStreamDataBlocked(.server0) } == .streamStateError)
+        #expect(transportError { try end.table.receiveStreamDataBlocked(.server0, at: 0) } == .streamStateError)
         #expect(transportError { try end.receiveStop(3) } == .streamStateError)
         _ = try end.table.open(.bidirectional)
         try end.receive(1, [1])
@@ -57,7 +57,7 @@ import Testing
         #expect(transportError { try end.receive(12, [1]) } == .streamLimitError)
         try end.receive(6, [1])
         #expect(transportError { try end.receiveReset(10, finalSize: 0) } == .streamLimitError)
-        #expect(transportError { try end.table.receiveStreamDataBlocked(StreamID(rawValue: .max >> 2)) } != nil)
+        #expect(transportError { try end.table.receiveStreamDataBlocked(StreamID(rawValue: .max >> 2), at: 0) } != nil)
         #expect(transportError { try end.receiveStop(12) } == .streamLimitError)
     }
 

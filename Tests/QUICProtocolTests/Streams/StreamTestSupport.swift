@@ -63,8 +63,9 @@ final class StreamEnd {
             case .maxData(let maximum): table.receiveMaxData(maximum)
             case .maxStreamData(let id, let maximum): try table.receiveMaxStreamData(id, maximum)
             case .maxStreams(let direction, let maximum): table.receiveMaxStreams(direction, maximum)
-            case .streamDataBlocked(let id, _): try table.receiveStreamDataBlocked(id)
-            case .dataBlocked, .streamsBlocked: table.receiveBlocked()
+            case .streamDataBlocked(let id, let limit): try table.receiveStreamDataBlocked(id, at: limit)
+            case .dataBlocked(let limit): table.receiveDataBlocked(at: limit)
+            case .streamsBlocked(let direction, let limit): table.receiveStreamsBlocked(direction, at: limit)
             default: Issue.record("unexpected frame \(frame)")
             }
         }
