@@ -26,3 +26,10 @@ public struct TransportConfiguration: Sendable {
         self.logger = logger
     }
 }
+
+/// By reference, as the connections that have none are many.
+final class SharedTransportConfiguration: Sendable {
+    let value: TransportConfiguration
+
+    init(_ value: TransportConfiguration) { self.value = value }
+}

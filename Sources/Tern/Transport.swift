@@ -123,7 +123,7 @@ public final class Transport: Sendable {
         let driver = worker.addDriver(
             for: handle, role: .client, establishment: .connecting(suspension),
             sendBufferLimit: configuration.sendBufferLimit, logger: self.configuration.logger)
-        driver.transportConfiguration = self.configuration
+        driver.transportConfiguration = SharedTransportConfiguration(self.configuration)
         driver.published.withLock { $0.migration = configuration.migration }
         worker.touch(driver)
         worker.scheduleService()

@@ -188,14 +188,14 @@ extension QUICConnection {
     /// The earlier of what the loss time and the probe timeout ask for, and what is to be done then (RFC 9002, A.8).
     func lossDeadline() -> (instant: Instant, kind: LossTimer)? {
         var loss: (Instant, LossTimer)?
-        for space in PacketNumberSpaceID.allCases {
+        for space in PacketNumberSpaceID.allCases where spaces.has(space) {
             if let time = spaces[space].lossTime, loss.map({ time < $0.0 }) ?? true { loss = (time, .loss(space)) }
         }
         if let loss { return loss }
         // At the anti-amplification limit nothing could be sent (RFC 9002, section 6.2.2.1).
         guard isOpen(), canSendOnActivePath else { return nil }
         var earliest: (Instant, LossTimer)?
-        for space in PacketNumberSpaceID.allCases {
+        for space in PacketNumberSpaceID.allCases where spaces.has(space) {
             guard space != .application || handshake.isConfirmed else { continue }
             // What was lost may wait for room in the congestion window, which 1-RTT packets fill that the peer cannot read yet:
             // only a probe, which needs no room, can go on from there (RFC 9002, section 7.5).

@@ -177,6 +177,7 @@ extension QUICConnection {
         crypto[level] = CryptoStream()
         if !protection.canOpen(.initial), !protection.canOpen(.handshake), handshake.isComplete {
             spaces.handshakeIsOver()
+            crypto.handshakeIsOver()
         }
     }
 

@@ -74,7 +74,9 @@ extension QUICConnection {
         if !handshake.isComplete { consider(handshake.startedAt + configuration.handshakeTimeout) }
         consider(lossDeadline()?.instant)
         if canSendOnActivePath {
-            for space in PacketNumberSpaceID.allCases { consider(spaces[space].received.ackDeadline) }
+            for space in PacketNumberSpaceID.allCases where spaces.has(space) {
+                consider(spaces[space].received.ackDeadline)
+            }
             consider(timers.pacingDeadline)
             consider(pingDeadline)
         }
@@ -120,8 +122,10 @@ extension QUICConnection {
 
     private mutating func releaseIdleMemory() {
         timers.isMemoryReleased = true
-        spaces.application.releaseIdleMemory()
+        spaces.releaseIdleMemory()
         streams.releaseIdleMemory()
+        crypto.releaseIdleMemory()
+        protection.releaseIdleMemory()
         ackOutcome.reset()
         ackOutcome.releaseMemory()
         frameLog.releaseMemory()

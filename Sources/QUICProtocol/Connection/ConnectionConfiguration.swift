@@ -85,3 +85,10 @@ public struct ConnectionConfiguration: Sendable {
         return parameters
     }
 }
+
+/// One configuration that all connections of a listener refer to: each would have some hundred bytes of its own.
+final class SharedConfiguration: Sendable {
+    let value: ConnectionConfiguration
+
+    init(_ value: ConnectionConfiguration) { self.value = value }
+}

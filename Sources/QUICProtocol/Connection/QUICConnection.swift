@@ -22,7 +22,7 @@ public struct QUICConnection: ~Copyable {
     /// The application's verbs are refused (``MigrationPolicy/Mode/disabled``).
     public var isMigrationDisabled: Bool
 
-    let configuration: ConnectionConfiguration
+    private let sharedConfiguration: SharedConfiguration
     let version: QUICVersion
     var random: RandomSource
 
@@ -62,12 +62,13 @@ public struct QUICConnection: ~Copyable {
     ///   - remoteID: where our packets go at first.
     ///   - preferredAddress: what a server announces, with an ID that is routed to this connection.
     init(
-        role: Role, tuple: FourTuple, configuration: ConnectionConfiguration, tls context: TLSContext,
+        role: Role, tuple: FourTuple, configuration sharedConfiguration: SharedConfiguration, tls context: TLSContext,
         serverName: String?,
         originalDestinationID: ConnectionID, remoteID: ConnectionID, localID: ConnectionID,
         localToken: StatelessResetToken, preferredAddress: PreferredAddress? = nil,
         random: RandomSource, now: Instant
     ) throws(TransportError) {
+        let configuration = sharedConfiguration.value
         var random = random
         var parameters = configuration.transportParameters()
         parameters.initialSourceConnectionID = localID
@@ -84,7 +85,7 @@ public struct QUICConnection: ~Copyable {
         try protection.installInitialKeys(destinationConnectionID: originalDestinationID)
         protection.keyUpdateInterval = configuration.keyUpdateInterval
         self.role = role
-        self.configuration = configuration
+        self.sharedConfiguration = sharedConfiguration
         self.isMigrationDisabled = configuration.migration.mode == .disabled
         self.version = .v1
         self.ackDelayExponent = parameters.ackDelayExponent
@@ -115,6 +116,10 @@ public struct QUICConnection: ~Copyable {
     mutating func startHandshake() throws(TransportError) {
         try tls?.start()
         try drainTLS()
+    }
+
+    var configuration: ConnectionConfiguration {
+        @inline(__always) _read { yield sharedConfiguration.value }
     }
 
     public var applicationProtocol: String? { handshake.applicationProtocol }
@@ -167,7 +172,8 @@ enum RoutingChange {
 /// Their accessors and those of `CryptoStreams` are inlined, as a coroutine that is called allocates its frame, and these
 /// are called for every packet. The spaces are not in an inline array: to read from one by an index copies all of it.
 struct PacketNumberSpaces: ~Copyable {
-    /// That of application data comes first; the two of the handshake end as one that is vacant.
+    /// That of application data comes first; the two of the handshake end as one that is vacant, and a silent connection
+    /// has not even that.
     private var spaces: UniqueArray<PacketNumberSpace>
     /// Packets that may be sent beyond the congestion window, because a probe timeout expired (RFC 9002, section 6.2.4).
     private var probeCounts = SIMD4<Int>(repeating: 0)
@@ -193,7 +199,14 @@ struct PacketNumberSpaces: ~Copyable {
     }
 
     @inline(__always)
-    private func index(of id: PacketNumberSpaceID) -> Int { min(2 - Int(id.rawValue), spaces.count - 1) }
+    private func index(of id: PacketNumberSpaceID) -> Int {
+        assert(has(id), "a space of the handshake is used after its end")
+        return min(2 - Int(id.rawValue), spaces.count - 1)
+    }
+
+    /// Whether there is anything in the space's place. The handshake's spaces, without keys for them, may be gone.
+    @inline(__always)
+    func has(_ id: PacketNumberSpaceID) -> Bool { id == .application || spaces.count > 1 }
 
     /// Nothing is sent or acknowledged in a space any more: what is left in its place holds no memory and has no deadlines.
     mutating func vacate(_ id: PacketNumberSpaceID) {
@@ -210,6 +223,14 @@ struct PacketNumberSpaces: ~Copyable {
         spaces.reallocate(capacity: spaces.count)
     }
 
+    /// The same, for good: no packet of the handshake is being taken in any more.
+    mutating func releaseIdleMemory() {
+        application.releaseIdleMemory()
+        guard spaces.count == 2 else { return }
+        spaces.removeLast()
+        spaces.reallocate(capacity: spaces.count)
+    }
+
     @inline(__always)
     func probes(_ id: PacketNumberSpaceID) -> Int { probeCounts[Int(id.rawValue)] }
 
@@ -222,6 +243,7 @@ struct PacketNumberSpaces: ~Copyable {
 
 /// The CRYPTO streams of the three levels that have one.
 struct CryptoStreams: ~Copyable {
+    /// In the order of `PacketNumberSpaces`: the two of the handshake end as one that is empty, and then as none.
     private var streams: UniqueArray<CryptoStream>
 
     init() {
@@ -229,19 +251,39 @@ struct CryptoStreams: ~Copyable {
         for _ in PacketNumberSpaceID.allCases { streams.append(CryptoStream()) }
     }
 
+    @inline(__always)
+    private func index(of id: PacketNumberSpaceID) -> Int {
+        assert(id == .application || streams.count > 1, "a CRYPTO stream of the handshake is used after its end")
+        return min(2 - Int(id.rawValue), streams.count - 1)
+    }
+
+    /// No packet of the handshake is being taken in any more.
+    mutating func releaseIdleMemory() {
+        guard streams.count == 2 else { return }
+        streams.removeLast()
+        streams.reallocate(capacity: streams.count)
+    }
+
+    /// Both levels of the handshake are discarded.
+    mutating func handshakeIsOver() {
+        guard streams.count > 2 else { return }
+        streams.removeLast()
+        streams.reallocate(capacity: streams.count)
+    }
+
     /// There is none for 0-RTT, which carries no CRYPTO frames (RFC 9000, table 3): the caller has refused them.
     subscript(level: EncryptionLevel) -> CryptoStream {
-        @inline(__always) _read { yield streams[Int(level.space.rawValue)] }
-        @inline(__always) _modify { yield &streams[Int(level.space.rawValue)] }
+        @inline(__always) _read { yield streams[index(of: level.space)] }
+        @inline(__always) _modify { yield &streams[index(of: level.space)] }
     }
 
     var initial: CryptoStream {
-        @inline(__always) _read { yield streams[0] }
-        @inline(__always) _modify { yield &streams[0] }
+        @inline(__always) _read { yield streams[index(of: .initial)] }
+        @inline(__always) _modify { yield &streams[index(of: .initial)] }
     }
 
     var oneRTT: CryptoStream {
-        @inline(__always) _read { yield streams[2] }
-        @inline(__always) _modify { yield &streams[2] }
+        @inline(__always) _read { yield streams[0] }
+        @inline(__always) _modify { yield &streams[0] }
     }
 }

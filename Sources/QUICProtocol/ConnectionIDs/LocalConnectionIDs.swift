@@ -61,6 +61,7 @@ struct LocalConnectionIDs: ~Copyable {
 
     mutating func announcementSent() {
         pendingAnnouncements.removeFirst()
+        if pendingAnnouncements.isEmpty { pendingAnnouncements = [] }
     }
 
     mutating func announcementLost(_ sequence: UInt64) {

@@ -21,11 +21,12 @@ public struct EndpointConfiguration: Sendable {
 /// How a listening endpoint serves its connections.
 public final class ServerConfiguration: Sendable {
     public let tls: TLSContext
-    public let connection: ConnectionConfiguration
+    public var connection: ConnectionConfiguration { shared.value }
+    let shared: SharedConfiguration
 
     public init(tls: TLSContext, connection: ConnectionConfiguration = ConnectionConfiguration()) {
         self.tls = tls
-        self.connection = connection
+        self.shared = SharedConfiguration(connection)
     }
 }
 

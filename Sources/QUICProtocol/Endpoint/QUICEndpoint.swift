@@ -64,7 +64,8 @@ public final class QUICEndpoint {
         let remoteID = ConnectionID.random(length: 8, using: &random)
         let localID = makeConnectionID()
         var connection = try QUICConnection(
-            role: .client, tuple: tuple, configuration: connectionConfiguration, tls: tls, serverName: serverName,
+            role: .client, tuple: tuple, configuration: SharedConfiguration(connectionConfiguration), tls: tls,
+            serverName: serverName,
             originalDestinationID: remoteID, remoteID: remoteID, localID: localID,
             localToken: statelessReset.token(of: localID), random: random.split(), now: now)
         try connection.startHandshake()
@@ -236,7 +237,7 @@ public final class QUICEndpoint {
         let connection: QUICConnection
         do throws(TransportError) {
             connection = try QUICConnection(
-                role: .server, tuple: tuple, configuration: server.connection, tls: server.tls, serverName: nil,
+                role: .server, tuple: tuple, configuration: server.shared, tls: server.tls, serverName: nil,
                 originalDestinationID: header.dcid, remoteID: header.scid, localID: localID,
                 localToken: statelessReset.token(of: localID), preferredAddress: preferredAddress,
                 random: random.split(), now: now)
@@ -262,7 +263,7 @@ public final class QUICEndpoint {
     private func makePreferredAddress(
         of server: ServerConfiguration, for tuple: FourTuple, besides localID: ConnectionID
     ) -> PreferredAddress? {
-        guard let addresses = server.connection.preferredAddresses?.announcement(to: tuple.local) else { return nil }
+        guard let addresses = server.shared.value.preferredAddresses?.announcement(to: tuple.local) else { return nil }
         var id = makeConnectionID()
         while id == localID { id = makeConnectionID() }
         return PreferredAddress(

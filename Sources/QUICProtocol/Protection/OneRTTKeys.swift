@@ -3,7 +3,7 @@
 /// The keys of 1-RTT packets, which are updated while the connection lives (RFC 9001, section 6).
 ///
 ///     generation        n-1          n           n+1
-///     reading        previous?    current       next      (next is always ready: RFC 9001, section 6.3)
+///     reading        previous?    current       next      (next is ready but for silent connections: RFC 9001, section 6.3)
 ///     writing                   n, or n+1 while our own update waits for the peer's first packet in it
 ///
 /// Reading moves on when a packet is authenticated by the `next` keys, and by nothing else: a forged key phase bit costs
@@ -19,7 +19,9 @@ struct OneRTTReadKeys: ~Copyable {
 
     private var previous: AEADKey?
     private var current: AEADKey
-    private var next: AEADKey
+    /// Nil while the connection is silent; `isNextReady` says so, for to ask the optional would copy the key.
+    private var next: AEADKey?
+    private var isNextReady = true
     /// The secret of `next`.
     private var nextSecret: TrafficSecret
 
@@ -51,7 +53,7 @@ struct OneRTTReadKeys: ~Copyable {
         self.header = header
         self.previous = nil
         self.current = current
-        self.next = next
+        self.next = consume next
         self.nextSecret = nextSecret
     }
 
@@ -60,7 +62,8 @@ struct OneRTTReadKeys: ~Copyable {
     /// Removes the header protection of a packet and opens it with the keys that its phase bit and number ask for.
     ///
     /// Exactly one authentication is tried whatever they are, with keys that exist already, so that time does not tell
-    /// which it was (RFC 9001, section 9.5).
+    /// which it was (RFC 9001, section 9.5). After a silence the next keys are made again for the first packet, before
+    /// anything of it is looked at.
     ///
     /// - Parameters:
     ///   - length: of the whole packet, which has 20 bytes from its number on at least.
@@ -68,6 +71,10 @@ struct OneRTTReadKeys: ~Copyable {
         _ packet: UnsafeMutablePointer<UInt8>, length: Int, packetNumberOffset: Int, largestReceived: PacketNumber?,
         now: Instant, keyDiscardDelay: Nanoseconds
     ) throws(TransportError) -> (outcome: Outcome, header: UnprotectedHeader) {
+        if !isNextReady {
+            next = try AEADKey(suite: suite, secret: nextSecret, version: version)
+            isNextReady = true
+        }
         let header = UnprotectedHeader(
             removingProtectionOf: packet, packetNumberOffset: packetNumberOffset, key: self.header,
             largestReceived: largestReceived)
@@ -103,7 +110,7 @@ struct OneRTTReadKeys: ~Copyable {
             return .opened
         }
         guard
-            next.open(packet, headerLength: header.length, payloadLength: payloadLength, packetNumber: number)
+            next?.open(packet, headerLength: header.length, payloadLength: payloadLength, packetNumber: number) ?? false
         else { return .failed }
         // The current keys protected a higher number than this one's, which newer keys protect.
         if lowest != nil, number < highest { return .violation }
@@ -113,8 +120,8 @@ struct OneRTTReadKeys: ~Copyable {
 
     private mutating func promote(firstPacketNumber number: PacketNumber, expiry: Instant) throws(TransportError) {
         var secret = try nextSecret.nextGeneration(suite: suite, version: version)
-        var incoming = try AEADKey(suite: suite, secret: secret, version: version)
-        swap(&incoming, &next)
+        guard var incoming = next.take() else { return }
+        next = try AEADKey(suite: suite, secret: secret, version: version)
         swap(&incoming, &current)
         previous = consume incoming
         previousExpiry = expiry
@@ -124,6 +131,12 @@ struct OneRTTReadKeys: ~Copyable {
         if lowest != nil { highestOfPrevious = highest }
         lowest = number
         highest = number
+    }
+
+    /// The connection is silent: what the next update needs is made when a packet comes.
+    mutating func releaseIdleMemory() {
+        next = nil
+        isNextReady = false
     }
 
     mutating func expire(now: Instant) {

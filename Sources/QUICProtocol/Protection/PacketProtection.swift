@@ -352,6 +352,9 @@ struct PacketProtection: ~Copyable {
     /// Drops the read keys from before the last update once their time is over.
     mutating func expireOldKeys(now: Instant) { oneRTTReading?.expire(now: now) }
 
+    /// Frees what the next packet received makes again.
+    mutating func releaseIdleMemory() { oneRTTReading?.releaseIdleMemory() }
+
     /// When `expireOldKeys` has something to do.
     var keyExpiry: Instant? { reading?.previousExpiry }
 }

@@ -19,7 +19,8 @@ extension ConnectionDriver {
         }
         // Otherwise the handshake's confirmation begins it.
         guard let remote = remote ?? nil else { return }
-        let roamer = roamer ?? Roamer(driver: self, monitor: transportConfiguration.networkMonitor)
+        guard let transportConfiguration = transportConfiguration?.value else { return }
+        let roamer = roamer ?? Roamer(driver: self, configuration: transportConfiguration)
         self.roamer = roamer
         roamer.start(wanted.settings, remote: remote)
     }

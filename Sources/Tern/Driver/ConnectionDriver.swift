@@ -49,8 +49,8 @@ final class ConnectionDriver: @unchecked Sendable {
     var decisionSubscribers: [UInt64: AsyncStream<PolicyDecision>.Continuation] = [:]
     /// Runs the automatic policy, if there is one.
     var roamer: Roamer?
-    /// Of the transport that a client's connection was made over: its further sockets are alike.
-    var transportConfiguration = TransportConfiguration()
+    /// Of the transport that a client's connection was made over: its further sockets are alike. A server's has none.
+    var transportConfiguration: SharedTransportConfiguration?
 
     init(
         worker: Worker, handle: ConnectionHandle, slot: Int, role: Role, establishment: Establishment,

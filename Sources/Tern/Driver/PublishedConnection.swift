@@ -17,10 +17,20 @@ struct PublishedConnection: Sendable {
     /// Where the server may be reached, of a client.
     var serverAddresses: [NetworkAddress] = []
     /// Written by the application; put in force on the event loop.
-    var migration = MigrationPolicy.manual
+    var migration: MigrationPolicy {
+        get { if case .other(let policy) = wantedMigration { policy } else { .manual } }
+        set { wantedMigration = .other(newValue) }
+    }
+    private var wantedMigration = WantedMigration.manual
     var closeReason: CloseReason?
     /// The connection's last counters, once it is over.
     var finalStatistics: ConnectionStatistics?
+
+    /// Of a server's connections, which are many, none has more than the first.
+    private indirect enum WantedMigration {
+        case manual
+        case other(MigrationPolicy)
+    }
 
     func path(_ id: PathID) -> KnownPath? { paths.first { $0.id == id } }
 }

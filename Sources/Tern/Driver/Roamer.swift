@@ -11,6 +11,8 @@ final class Roamer: @unchecked Sendable {
     private unowned let driver: ConnectionDriver
     private let eventLoop: any EventLoop
     private let monitor: NetworkMonitor
+    /// Of the sockets that it opens.
+    private let configuration: TransportConfiguration
     /// Nil while the application has the automatic policy switched off.
     private var policy: MigrationPolicyEngine?
     private var networks: [LocalNetwork] = []
@@ -33,10 +35,11 @@ final class Roamer: @unchecked Sendable {
 
     var transportCountForTesting: Int { transports.count + inherited.count }
 
-    init(driver: ConnectionDriver, monitor: NetworkMonitor) {
+    init(driver: ConnectionDriver, configuration: TransportConfiguration) {
         self.driver = driver
         self.eventLoop = driver.worker.eventLoop
-        self.monitor = monitor
+        self.monitor = configuration.networkMonitor
+        self.configuration = configuration
     }
 
     // MARK: Beginning and end
@@ -186,7 +189,7 @@ final class Roamer: @unchecked Sendable {
             let remote = driver.published.withLock({ $0.activeTuple?.remote })
         else { return opened(candidate, on: id, .failure(.transportClosed)) }
         let loop = eventLoop
-        let configuration = driver.transportConfiguration
+        let configuration = configuration
         Task {
             let result: Result<Transport, TernError>
             do throws(TernError) {

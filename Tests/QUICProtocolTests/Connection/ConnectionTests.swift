@@ -63,6 +63,28 @@ struct ConnectionTests {
         #expect(pair.has(.client) { if case .handshakeCompleted("test") = $0 { true } else { false } })
     }
 
+    @Test(
+        "a connection that gave back its memory after a second of silence takes old handshake packets, data and a key update"
+    )
+    func silence() throws {
+        let pair = try EnginePair()
+        pair.exchange()
+        let handshake = pair.trace.filter { $0.bytes[0] & 0x80 != 0 }
+        #expect(handshake.count > 1)
+        pair.run(for: .seconds(2))
+        try pair.onClient { verify($0.timers.isMemoryReleased && !$0.spaces.has(.handshake)) }
+        try pair.onServer { verify($0.timers.isMemoryReleased && !$0.spaces.has(.handshake)) }
+        for datagram in handshake { pair.deliver(datagram.bytes, from: datagram.from) }
+        _ = try pair.upload(10_000)
+        pair.run(for: .seconds(2))
+        try pair.onClient {
+            $0.initiateKeyUpdate()
+            #expect($0.statistics.keyUpdates == 1)
+        }
+        _ = try pair.upload(10_000)
+        try pair.onServer { verify($0.protection.writeKeyPhase) }
+    }
+
     @Test("stream data arrives byte for byte", arguments: [0, 1, 1_000, 300_000])
     func upload(count: Int) throws {
         let pair = try EnginePair()

@@ -71,6 +71,25 @@ struct KeyUpdateTests {
         verify(pair.server.authenticationFailures == 0)
     }
 
+    @Test(
+        "after a silence, packets of either phase are opened with keys made anew, and a forged phase changes nothing (9.5)"
+    )
+    func silence() throws {
+        var pair = try pair()
+        pair.server.releaseIdleMemory()
+        #expect(try pair.server.accepts(pair.client.ping(1)), "the current phase")
+        pair.server.releaseIdleMemory()
+        verify(pair.client.initiateKeyUpdate())
+        var forged = try pair.client.ping(2)
+        forged[forged.count - 1] ^= 1
+        #expect(try !pair.server.accepts(forged))
+        verify(!pair.server.writeKeyPhase)
+        pair.server.releaseIdleMemory()
+        #expect(try pair.server.accepts(pair.client.ping(3)), "the next phase")
+        verify(pair.server.writeKeyPhase)
+        #expect(try pair.client.accepts(pair.server.ping(1)))
+    }
+
     @Test("both sides may update at the same time")
     func simultaneous() throws {
         var pair = try pair()
