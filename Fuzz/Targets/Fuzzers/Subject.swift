@@ -62,7 +62,7 @@ final class Subject {
         let start = now
         connection = try prepare { () throws(TransportError) in
             try QUICConnection(
-                role: role, tuple: Self.mainTuple, configuration: FuzzSettings.connection,
+                role: role, tuple: Self.mainTuple, configuration: SharedConfiguration(FuzzSettings.connection),
                 tls: credentials.context(for: role), serverName: Credentials.serverName,
                 originalDestinationID: original, remoteID: peerID, localID: localID, localToken: token, random: split,
                 now: start)

@@ -48,7 +48,7 @@ private final class Handshake {
         let start = now
         connection = try prepare { () throws(TransportError) in
             try QUICConnection(
-                role: victim, tuple: Subject.mainTuple, configuration: FuzzSettings.connection,
+                role: victim, tuple: Subject.mainTuple, configuration: SharedConfiguration(FuzzSettings.connection),
                 tls: credentials.context(for: victim), serverName: Credentials.serverName,
                 originalDestinationID: original, remoteID: victim == .server ? peerID : original, localID: localID,
                 localToken: StatelessResetToken(prefixOf: random.bytes(16)), random: random.split(), now: start)
