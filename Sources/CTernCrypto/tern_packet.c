@@ -81,6 +81,9 @@ tern_aead_key *tern_aead_key_create(uint16_t suite, const uint8_t *key, const ui
 }
 
 void tern_aead_key_destroy(tern_aead_key *key) {
+    if (!key) {
+        return;
+    }
     EVP_AEAD_CTX_cleanup(&key->context);
     // Overwrites what it frees.
     OPENSSL_free(key);
@@ -96,6 +99,9 @@ static void make_nonce(const tern_aead_key *key, uint64_t packet_number, uint8_t
 
 int tern_aead_key_seal(const tern_aead_key *key, uint64_t packet_number, uint8_t *packet, size_t header_length,
                        size_t payload_length) {
+    if (!key) {
+        return 0;
+    }
     uint8_t nonce[IV_LENGTH];
     make_nonce(key, packet_number, nonce);
     uint8_t *payload = packet + header_length;
@@ -108,6 +114,9 @@ int tern_aead_key_seal(const tern_aead_key *key, uint64_t packet_number, uint8_t
 
 int tern_aead_key_open(const tern_aead_key *key, uint64_t packet_number, uint8_t *packet, size_t header_length,
                        size_t payload_length) {
+    if (!key) {
+        return 0;
+    }
     uint8_t nonce[IV_LENGTH];
     make_nonce(key, packet_number, nonce);
     uint8_t *payload = packet + header_length;

@@ -23,7 +23,7 @@ extension QUICConnection {
             "too many retirements pend")
         try require(
             handshake.undecryptable.count <= HandshakeState.maximumUndecryptable, "too many datagrams are kept")
-        for space in PacketNumberSpaceID.allCases {
+        for space in PacketNumberSpaceID.allCases where spaces.has(space) {
             try require(
                 spaces[space].received.rangeCount <= ReceivedPackets.maximumRanges, "too many ranges of packets")
         }
@@ -46,7 +46,7 @@ extension QUICConnection {
     /// The bytes in flight of each path are those of its packets.
     private func checkFlight() throws(FuzzFailure) {
         var sums: [PathID: Int] = [:]
-        for space in PacketNumberSpaceID.allCases {
+        for space in PacketNumberSpaceID.allCases where spaces.has(space) {
             var number = spaces[space].firstOutstanding
             while let current = number {
                 if let packet = spaces[space].outstandingPacket(current) {

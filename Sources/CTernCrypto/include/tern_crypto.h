@@ -39,16 +39,16 @@ typedef struct tern_aead_key tern_aead_key;
 
 /// `key` holds 16 bytes for AES-128 and 32 for the others, `iv` 12. NULL if the suite is unknown or memory is short.
 tern_aead_key *_Nullable tern_aead_key_create(uint16_t suite, const uint8_t *key, const uint8_t *iv);
-void tern_aead_key_destroy(tern_aead_key *key);
+void tern_aead_key_destroy(tern_aead_key *_Nullable key);
 
 /// Encrypts `payload_length` bytes after the `header_length` bytes of header at `packet`, in place, and writes the tag
-/// behind them. Does not allocate.
-int tern_aead_key_seal(const tern_aead_key *key, uint64_t packet_number, uint8_t *packet, size_t header_length,
+/// behind them. Does not allocate. Fails without a key.
+int tern_aead_key_seal(const tern_aead_key *_Nullable key, uint64_t packet_number, uint8_t *packet, size_t header_length,
                        size_t payload_length);
 
 /// The reverse; `payload_length` counts without the tag. On failure the payload is lost (zeroed); header and tag are
-/// left as they are. Does not allocate.
-int tern_aead_key_open(const tern_aead_key *key, uint64_t packet_number, uint8_t *packet, size_t header_length,
+/// left as they are. Does not allocate. Fails without a key.
+int tern_aead_key_open(const tern_aead_key *_Nullable key, uint64_t packet_number, uint8_t *packet, size_t header_length,
                        size_t payload_length);
 
 /// A header protection key.

@@ -14,7 +14,8 @@ extension QUICConnection {
     private func brokenFlightBooks() -> String? {
         var bytes: [PathID: Int] = [:]
         var ackEliciting: [PathID: Int] = [:]
-        for space in PacketNumberSpaceID.allCases where space != .initial || spaces.hasHandshakeSpaces {
+        for space in PacketNumberSpaceID.allCases
+        where spaces.has(space) && (space != .initial || spaces.hasHandshakeSpaces) {
             var counted = (packets: 0, ackEliciting: 0)
             var next = spaces[space].firstOutstanding
             while let number = next {

@@ -3,11 +3,13 @@
 /// The keys of 1-RTT packets, which are updated while the connection lives (RFC 9001, section 6).
 ///
 ///     generation        n-1          n           n+1
-///     reading        previous?    current       next      (next is ready but for silent connections: RFC 9001, section 6.3)
+///     reading        previous?    current       next      (next is always ready: RFC 9001, section 6.3)
 ///     writing                   n, or n+1 while our own update waits for the peer's first packet in it
 ///
 /// Reading moves on when a packet is authenticated by the `next` keys, and by nothing else: a forged key phase bit costs
 /// one failed authentication. Writing moves on with it, or before it when the update is ours.
+///
+/// A silent connection has the secrets only: it makes the keys of both directions again when it has a use for them.
 struct OneRTTReadKeys: ~Copyable {
     let suite: CipherSuite
     let version: QUICVersion
@@ -19,10 +21,11 @@ struct OneRTTReadKeys: ~Copyable {
 
     private var previous: AEADKey?
     private var current: AEADKey
-    /// Nil while the connection is silent; `isNextReady` says so, for to ask the optional would copy the key.
-    private var next: AEADKey?
-    private var isNextReady = true
-    /// The secret of `next`.
+    private var next: AEADKey
+    /// `current` and `next` are there: not while the connection is silent.
+    private var isReady = true
+    /// The secrets of `current` and of `next`.
+    private var secret: TrafficSecret
     private var nextSecret: TrafficSecret
 
     /// The packet numbers authenticated in the current generation, and the largest of those before it. A newer key on an
@@ -53,7 +56,8 @@ struct OneRTTReadKeys: ~Copyable {
         self.header = header
         self.previous = nil
         self.current = current
-        self.next = consume next
+        self.next = next
+        self.secret = secret
         self.nextSecret = nextSecret
     }
 
@@ -62,8 +66,8 @@ struct OneRTTReadKeys: ~Copyable {
     /// Removes the header protection of a packet and opens it with the keys that its phase bit and number ask for.
     ///
     /// Exactly one authentication is tried whatever they are, with keys that exist already, so that time does not tell
-    /// which it was (RFC 9001, section 9.5). After a silence the next keys are made again for the first packet, before
-    /// anything of it is looked at.
+    /// which it was (RFC 9001, section 9.5). After a silence both generations' are made again for the first packet,
+    /// before anything of it is looked at. A forgery can have them made once in a silence, and so take back what was freed.
     ///
     /// - Parameters:
     ///   - length: of the whole packet, which has 20 bytes from its number on at least.
@@ -71,10 +75,7 @@ struct OneRTTReadKeys: ~Copyable {
         _ packet: UnsafeMutablePointer<UInt8>, length: Int, packetNumberOffset: Int, largestReceived: PacketNumber?,
         now: Instant, keyDiscardDelay: Nanoseconds
     ) throws(TransportError) -> (outcome: Outcome, header: UnprotectedHeader) {
-        if !isNextReady {
-            next = try AEADKey(suite: suite, secret: nextSecret, version: version)
-            isNextReady = true
-        }
+        if !isReady { try makeKeysAgain() }
         let header = UnprotectedHeader(
             removingProtectionOf: packet, packetNumberOffset: packetNumberOffset, key: self.header,
             largestReceived: largestReceived)
@@ -110,7 +111,7 @@ struct OneRTTReadKeys: ~Copyable {
             return .opened
         }
         guard
-            next?.open(packet, headerLength: header.length, payloadLength: payloadLength, packetNumber: number) ?? false
+            next.open(packet, headerLength: header.length, payloadLength: payloadLength, packetNumber: number)
         else { return .failed }
         // The current keys protected a higher number than this one's, which newer keys protect.
         if lowest != nil, number < highest { return .violation }
@@ -119,24 +120,34 @@ struct OneRTTReadKeys: ~Copyable {
     }
 
     private mutating func promote(firstPacketNumber number: PacketNumber, expiry: Instant) throws(TransportError) {
-        var secret = try nextSecret.nextGeneration(suite: suite, version: version)
-        guard var incoming = next.take() else { return }
-        next = try AEADKey(suite: suite, secret: secret, version: version)
+        var following = try nextSecret.nextGeneration(suite: suite, version: version)
+        var incoming = try AEADKey(suite: suite, secret: following, version: version)
+        swap(&incoming, &next)
         swap(&incoming, &current)
         previous = consume incoming
         previousExpiry = expiry
-        swap(&secret, &nextSecret)
         secret.erase()
+        secret = nextSecret
+        nextSecret = following
+        following.erase()
         generation += 1
         if lowest != nil { highestOfPrevious = highest }
         lowest = number
         highest = number
     }
 
-    /// The connection is silent: what the next update needs is made when a packet comes.
+    /// The connection is silent: the keys are made again when a packet comes.
     mutating func releaseIdleMemory() {
-        next = nil
-        isNextReady = false
+        current.release()
+        next.release()
+        isReady = false
+    }
+
+    @inline(never)
+    private mutating func makeKeysAgain() throws(TransportError) {
+        current = try AEADKey(suite: suite, secret: secret, version: version)
+        next = try AEADKey(suite: suite, secret: nextSecret, version: version)
+        isReady = true
     }
 
     mutating func expire(now: Instant) {
@@ -155,6 +166,8 @@ struct OneRTTWriteKeys: ~Copyable {
     /// The peer has acknowledged a packet of this generation, so that it has the keys.
     private(set) var isAcknowledged = false
     private var secret: TrafficSecret
+    /// The AEAD key is there: not while the connection is silent.
+    private var isReady = true
 
     init(suite: CipherSuite, secret: TrafficSecret, version: QUICVersion) throws(TransportError) {
         keys = try PacketKeys(suite: suite, secret: secret, version: version)
@@ -166,6 +179,7 @@ struct OneRTTWriteKeys: ~Copyable {
         secret = try secret.nextGeneration(suite: keys.suite, version: keys.version)
         replaced.erase()
         try keys.replaceAEAD(with: secret)
+        isReady = true
         generation += 1
         firstPacketNumber = nil
         isAcknowledged = false
@@ -176,11 +190,29 @@ struct OneRTTWriteKeys: ~Copyable {
         _ packet: UnsafeMutablePointer<UInt8>, packetNumberOffset: Int, packetNumberLength: Int, length: Int,
         packetNumber: PacketNumber, limit: UInt64?
     ) -> SealResult {
+        if !isReady, !makeKeyAgain() { return .failed }
         let result = keys.seal(
             packet, packetNumberOffset: packetNumberOffset, packetNumberLength: packetNumberLength, length: length,
             packetNumber: packetNumber, limit: limit)
         if result == .sealed, firstPacketNumber == nil { firstPacketNumber = packetNumber }
         return result
+    }
+
+    /// The connection is silent: the key is made again for the next packet that is sent.
+    mutating func releaseIdleMemory() {
+        keys.releaseAEAD()
+        isReady = false
+    }
+
+    @inline(never)
+    private mutating func makeKeyAgain() -> Bool {
+        do {
+            try keys.restoreAEAD(with: secret)
+            isReady = true
+            return true
+        } catch {
+            return false
+        }
     }
 
     mutating func acknowledged(_ packetNumber: PacketNumber) {

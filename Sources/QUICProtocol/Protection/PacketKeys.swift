@@ -4,7 +4,8 @@ internal import CTernCrypto
 
 /// An AEAD key with its IV and its expanded context: what a key update replaces.
 struct AEADKey: ~Copyable {
-    private let key: OpaquePointer
+    /// Nil after `release`.
+    private var key: OpaquePointer?
 
     init(suite: CipherSuite, secret: borrowing TrafficSecret, version: QUICVersion) throws(TransportError) {
         guard let constants = KeyScheduleConstants.constants(for: version) else { throw .unknownVersion }
@@ -28,6 +29,12 @@ struct AEADKey: ~Copyable {
     }
 
     deinit { tern_aead_key_destroy(key) }
+
+    /// Frees the context. Nothing is sealed or opened with this key any more: both say that they failed.
+    mutating func release() {
+        tern_aead_key_destroy(key)
+        key = nil
+    }
 
     /// Encrypts in place and writes the 16 bytes of the tag behind the payload.
     ///
@@ -112,6 +119,14 @@ struct PacketKeys: ~Copyable {
     mutating func replaceAEAD(with secret: TrafficSecret) throws(TransportError) {
         aead = try AEADKey(suite: suite, secret: secret, version: version)
         sealedCount = 0
+    }
+
+    /// The connection is silent, and makes the key again when it goes on.
+    mutating func releaseAEAD() { aead.release() }
+
+    /// After `releaseAEAD`: the same key, which has sealed what it had.
+    mutating func restoreAEAD(with secret: TrafficSecret) throws(TransportError) {
+        aead = try AEADKey(suite: suite, secret: secret, version: version)
     }
 
     /// Five bytes, the first in the lowest.

@@ -31,9 +31,44 @@ struct PacketProtection: ~Copyable {
     var confidentialityLimit: UInt64?
     var integrityLimit: UInt64?
 
-    private var initial = LevelKeys()
-    private var earlyData = LevelKeys()
-    private var handshake = LevelKeys()
+    /// The keys of the levels before 1-RTT, which a connection has for its first moments only: they take no room in it after.
+    private final class EarlyKeys {
+        var initial = LevelKeys()
+        var earlyData = LevelKeys()
+        var handshake = LevelKeys()
+
+        func set(_ keys: consuming PacketKeys, level: EncryptionLevel, forReading: Bool) {
+            switch (level, forReading) {
+            case (.initial, true): initial.reading = consume keys
+            case (.initial, false): initial.writing = consume keys
+            case (.earlyData, true): earlyData.reading = consume keys
+            case (.earlyData, false): earlyData.writing = consume keys
+            case (.handshake, true): handshake.reading = consume keys
+            case (.handshake, false): handshake.writing = consume keys
+            case (.oneRTT, _): break
+            }
+        }
+
+        func open(
+            _ level: EncryptionLevel, _ start: UnsafeMutablePointer<UInt8>, _ length: Int, _ numberOffset: Int,
+            _ largestReceived: PacketNumber?, _ failures: inout UInt64, _ integrityLimit: UInt64?
+        ) throws(TransportError) -> UnprotectedHeader? {
+            switch level {
+            case .initial:
+                try PacketProtection.open(
+                    start, length, numberOffset, initial.reading, largestReceived, &failures, integrityLimit)
+            case .earlyData:
+                try PacketProtection.open(
+                    start, length, numberOffset, earlyData.reading, largestReceived, &failures, integrityLimit)
+            case .handshake:
+                try PacketProtection.open(
+                    start, length, numberOffset, handshake.reading, largestReceived, &failures, integrityLimit)
+            case .oneRTT: nil
+            }
+        }
+    }
+
+    private var early: EarlyKeys?
     private var oneRTTReading: OneRTTReadKeys?
     private var oneRTTWriting: OneRTTWriteKeys?
     /// The levels whose keys are there, a bit each. To ask the optionals above would copy the keys.
@@ -54,25 +89,30 @@ struct PacketProtection: ~Copyable {
     /// one that the server chose.
     mutating func installInitialKeys(destinationConnectionID: ConnectionID) throws(TransportError) {
         let secrets = try InitialSecrets(destinationConnectionID: destinationConnectionID, version: version)
-        initial.reading = try PacketKeys(
+        let early = makeEarlyKeys()
+        early.initial.reading = try PacketKeys(
             suite: .aes128GCM, secret: secrets.secret(writtenBy: role.peer), version: version)
-        initial.writing = try PacketKeys(suite: .aes128GCM, secret: secrets.secret(writtenBy: role), version: version)
+        early.initial.writing = try PacketKeys(
+            suite: .aes128GCM, secret: secrets.secret(writtenBy: role), version: version)
         readable |= EncryptionLevel.initial.bit
         writable |= EncryptionLevel.initial.bit
+    }
+
+    private mutating func makeEarlyKeys() -> EarlyKeys {
+        let keys = early ?? EarlyKeys()
+        early = keys
+        return keys
     }
 
     mutating func install(
         _ secret: TrafficSecret, suite: CipherSuite, level: EncryptionLevel, forReading: Bool
     ) throws(TransportError) {
         switch (level, forReading) {
-        case (.initial, true): initial.reading = try PacketKeys(suite: suite, secret: secret, version: version)
-        case (.initial, false): initial.writing = try PacketKeys(suite: suite, secret: secret, version: version)
-        case (.earlyData, true): earlyData.reading = try PacketKeys(suite: suite, secret: secret, version: version)
-        case (.earlyData, false): earlyData.writing = try PacketKeys(suite: suite, secret: secret, version: version)
-        case (.handshake, true): handshake.reading = try PacketKeys(suite: suite, secret: secret, version: version)
-        case (.handshake, false): handshake.writing = try PacketKeys(suite: suite, secret: secret, version: version)
         case (.oneRTT, true): oneRTTReading = try OneRTTReadKeys(suite: suite, secret: secret, version: version)
         case (.oneRTT, false): oneRTTWriting = try OneRTTWriteKeys(suite: suite, secret: secret, version: version)
+        default:
+            let keys = try PacketKeys(suite: suite, secret: secret, version: version)
+            makeEarlyKeys().set(keys, level: level, forReading: forReading)
         }
         if forReading { readable |= level.bit } else { writable |= level.bit }
     }
@@ -81,13 +121,14 @@ struct PacketProtection: ~Copyable {
         readable &= ~level.bit
         writable &= ~level.bit
         switch level {
-        case .initial: initial = LevelKeys()
-        case .earlyData: earlyData = LevelKeys()
-        case .handshake: handshake = LevelKeys()
+        case .initial: early?.initial = LevelKeys()
+        case .earlyData: early?.earlyData = LevelKeys()
+        case .handshake: early?.handshake = LevelKeys()
         case .oneRTT:
             oneRTTReading = nil
             oneRTTWriting = nil
         }
+        if (readable | writable) & ~EncryptionLevel.oneRTT.bit == 0 { early = nil }
     }
 
     @inline(__always)
@@ -126,18 +167,9 @@ struct PacketProtection: ~Copyable {
             let numberOffset = packetNumberOffset - packet.lowerBound
             let header: UnprotectedHeader?
             switch level {
-            case .initial:
-                header = try Self.open(
-                    start, length, numberOffset, initial.reading, largestReceived, &authenticationFailures,
-                    integrityLimit)
-            case .earlyData:
-                header = try Self.open(
-                    start, length, numberOffset, earlyData.reading, largestReceived, &authenticationFailures,
-                    integrityLimit)
-            case .handshake:
-                header = try Self.open(
-                    start, length, numberOffset, handshake.reading, largestReceived, &authenticationFailures,
-                    integrityLimit)
+            case .initial, .earlyData, .handshake:
+                header = try early?.open(
+                    level, start, length, numberOffset, largestReceived, &authenticationFailures, integrityLimit)
             case .oneRTT:
                 header = try openOneRTT(start, length, numberOffset, largestReceived, now, keyDiscardDelay)
             }
@@ -246,15 +278,15 @@ struct PacketProtection: ~Copyable {
             let start = base.assumingMemoryBound(to: UInt8.self) + packetStart
             switch level {
             case .initial:
-                return initial.writing?.seal(
+                return early?.initial.writing?.seal(
                     start, packetNumberOffset: numberOffset, packetNumberLength: packetNumberLength, length: length,
                     packetNumber: packetNumber, limit: limit) ?? .noKeys
             case .earlyData:
-                return earlyData.writing?.seal(
+                return early?.earlyData.writing?.seal(
                     start, packetNumberOffset: numberOffset, packetNumberLength: packetNumberLength, length: length,
                     packetNumber: packetNumber, limit: limit) ?? .noKeys
             case .handshake:
-                return handshake.writing?.seal(
+                return early?.handshake.writing?.seal(
                     start, packetNumberOffset: numberOffset, packetNumberLength: packetNumberLength, length: length,
                     packetNumber: packetNumber, limit: limit) ?? .noKeys
             case .oneRTT:
@@ -352,8 +384,11 @@ struct PacketProtection: ~Copyable {
     /// Drops the read keys from before the last update once their time is over.
     mutating func expireOldKeys(now: Instant) { oneRTTReading?.expire(now: now) }
 
-    /// Frees what the next packet received makes again.
-    mutating func releaseIdleMemory() { oneRTTReading?.releaseIdleMemory() }
+    /// Frees what the next packet received or sent makes again.
+    mutating func releaseIdleMemory() {
+        oneRTTReading?.releaseIdleMemory()
+        oneRTTWriting?.releaseIdleMemory()
+    }
 
     /// When `expireOldKeys` has something to do.
     var keyExpiry: Instant? { reading?.previousExpiry }

@@ -87,7 +87,16 @@ struct KeyUpdateTests {
         pair.server.releaseIdleMemory()
         #expect(try pair.server.accepts(pair.client.ping(3)), "the next phase")
         verify(pair.server.writeKeyPhase)
+        pair.server.releaseIdleMemory()
         #expect(try pair.client.accepts(pair.server.ping(1)))
+        pair.server.acknowledged(1)
+        pair.server.expireOldKeys(now: .zero + .seconds(60))
+        pair.client.expireOldKeys(now: .zero + .seconds(60))
+        pair.server.releaseIdleMemory()
+        pair.client.releaseIdleMemory()
+        verify(pair.server.initiateKeyUpdate(), "an update needs no key of the generation before it")
+        #expect(try pair.client.accepts(pair.server.ping(2)))
+        #expect(try pair.server.accepts(pair.client.ping(4)))
     }
 
     @Test("both sides may update at the same time")
