@@ -179,7 +179,7 @@ extension QUICConnection {
         guard paths[index].destinationID == nil else { return }
         paths[index].destinationID = remoteIDs.take(for: id)
         noteTokenChanges()
-        if paths[index].destinationID == nil { events.append(.path(.connectionIDsExhausted(id))) }
+        if paths[index].destinationID == nil { noteLackOfConnectionID(ofPathAt: index) }
     }
 
     /// Starts a validation that nobody set a limit for.

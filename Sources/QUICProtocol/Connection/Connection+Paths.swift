@@ -91,7 +91,7 @@ extension QUICConnection {
         guard handshake.isConfirmed else { return }
         for index in 0..<paths.count where paths[index].isWaitingForConnectionID {
             guard let destination = remoteIDs.take(for: paths[index].id) else {
-                events.append(.path(.connectionIDsExhausted(paths[index].id)))
+                noteLackOfConnectionID(ofPathAt: index)
                 continue
             }
             paths[index].destinationID = destination
@@ -99,6 +99,13 @@ extension QUICConnection {
             paths[index].validator.repeatChallenge(at: now)
         }
         noteTokenChanges()
+    }
+
+    /// A path needs a connection ID of the peer's, and there is none. That is told once, until there is one (M45).
+    mutating func noteLackOfConnectionID(ofPathAt index: Int) {
+        guard !paths[index].isToldToLackConnectionID else { return }
+        paths[index].isToldToLackConnectionID = true
+        events.append(.path(.connectionIDsExhausted(paths[index].id)))
     }
 
     /// The application does not wait for a probe any longer (M8). What was proved before stays so.

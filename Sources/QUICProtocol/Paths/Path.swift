@@ -25,13 +25,17 @@ struct Path {
     /// It carried the application's data once, so that what it knows of its network is worth keeping.
     var wasActive = false
     /// Where this path's packets go: an ID that the peer issued, used on this path alone.
-    var destinationID: ConnectionID?
+    var destinationID: ConnectionID? {
+        didSet { if destinationID != nil { isToldToLackConnectionID = false } }
+    }
     /// The sequence number of our ID under which the peer sends here.
     var localIDSequence: UInt64?
     /// The data of the newest PATH_CHALLENGE that came on this path and waits for its response (M16).
     var pendingResponse: UInt64?
     /// A validation waits for a connection ID of the peer's (M3).
     var isWaitingForConnectionID = false
+    /// It was told that there is no connection ID for it; once until there is, or the validation that waits for it ends.
+    var isToldToLackConnectionID = false
     /// It goes on under an ID by which another path is known, for want of an unused one (decision 0005).
     var needsAnotherConnectionID = false
     /// An application asked for the validation, rather than a move of the peer's.
@@ -115,6 +119,7 @@ struct Path {
         validator.stop()
         isProbedByApplication = false
         isWaitingForConnectionID = false
+        isToldToLackConnectionID = false
         isProvingSize = false
     }
 }

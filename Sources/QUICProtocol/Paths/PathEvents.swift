@@ -66,7 +66,7 @@ public enum PathEvent: Hashable, Sendable {
     case degraded(PathID)
     /// The active path makes progress again, or the system sends there again.
     case recovered(PathID)
-    /// A path waits for the peer to issue a connection ID.
+    /// A path waits for the peer to issue a connection ID; told once for each time that it has to.
     case connectionIDsExhausted(PathID)
     /// Datagrams on the path have another size now, in bytes of UDP payload (RFC 9000, section 14.3).
     case datagramSizeChanged(PathID, from: Int, to: Int, DatagramSizeChange)
