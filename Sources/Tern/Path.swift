@@ -23,6 +23,9 @@ public struct Path: Sendable, Identifiable {
     /// Whether the application's data goes this way.
     public var isActive: Bool { driver.published.withLock { $0.activePath == id } }
 
+    /// What ``setPriority(_:)`` set last; nil, as at first: the path is used only when the application switches to it.
+    public var priority: PathPriority? { driver.published.withLock { $0.path(id)?.priority } }
+
     /// Round-trip times, congestion window and counters, as they are now; nil once the path is closed.
     public var statistics: PathSnapshot? {
         get async {
@@ -59,6 +62,28 @@ public struct Path: Sendable, Identifiable {
         try await migrating { () async throws in
             try await driver.switchPath(to: id, withoutValidation: mode == .withoutValidation)
         }
+    }
+
+    /// Says how much the data is wanted here when the connection must choose by itself. Nothing is sent; the path keeps its
+    /// priority until it is closed.
+    ///
+    /// When the socket under the active path is closed or fails, the data goes on at once over the validated path of the
+    /// highest priority, of equal ones over that with the shortest round trip; if none is validated yet, over the first
+    /// that is (`SwitchReason.fallback`). A path without a priority is not chosen: while none has one, the connection
+    /// stays where it is until you ``switch(_:)``. The connection does not go back by itself.
+    ///
+    /// With ``Connection/migration`` `.automatic` a path's priority comes before its network's rank, in every choice among
+    /// networks that the policy has a path over; one without a priority counts as `.available`.
+    ///
+    /// ```swift
+    /// let cellular = try await connection.addPath(over: mobile)
+    /// try await cellular.probe()
+    /// try await cellular.setPriority(.backup)  // Where to go when WiFi's socket is lost.
+    /// ```
+    ///
+    /// - Throws: `.serverCannotMigrate`, `.unknownPath`, `.connectionClosed`.
+    public func setPriority(_ priority: PathPriority?) async throws(MigrationError) {
+        try await migrating { () async throws in try await driver.setPriority(priority, of: id) }
     }
 
     /// Gives the path up and retires its connection IDs. Twice is harmless; its transport stays open.

@@ -140,7 +140,7 @@ public final class SimulatedRoamer {
             let local = connection.pathSnapshot(path)?.tuple.local
             policy.start(
                 on: path, over: local.flatMap { network(of: $0) }, networks: available,
-                hasOpenStreams: connection.hasOpenStreams, now: testbed.now)
+                priorities: connection.pathPriorities, hasOpenStreams: connection.hasOpenStreams, now: testbed.now)
         }
     }
 

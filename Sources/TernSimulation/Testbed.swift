@@ -194,6 +194,14 @@ public final class Testbed {
     }
 
     @discardableResult
+    public func setPriority(_ priority: PathPriority?, of path: PathID) -> Result<Void, MigrationError> {
+        let now = now
+        return verb { connection throws(MigrationError) in
+            try connection.setPriority(priority, of: path, now: now)
+        }
+    }
+
+    @discardableResult
     public func closePath(_ path: PathID) -> Result<Void, MigrationError> {
         let now = now
         return verb { connection throws(MigrationError) in try connection.closePath(path, now: now) }

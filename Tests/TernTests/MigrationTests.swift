@@ -70,6 +70,31 @@ struct MigrationTests {
         await echo.value
     }
 
+    @Test("goes on over the path in reserve when the socket under the active one is closed, without a call (M7)")
+    func socketLostWithPriority() async throws {
+        let pair = try await TestPair.connected()
+        let echo = pair.echo()
+        let stream = try await pair.client.openStream()
+        try await stream.write([1])
+        #expect(try await stream.read()?.readableBytes == 1)
+        let other = try await Transport.bind(to: "127.0.0.2:0")
+        let path = try await pair.client.addPath(over: other)
+        #expect(path.priority == nil)
+        try await path.probe()
+        try await path.setPriority(.backup)
+        #expect(path.priority == .backup)
+        #expect(!path.isActive)
+        await pair.clientTransport.close()
+        try await stream.write([2])
+        #expect(try await stream.read()?.readableBytes == 1)
+        #expect(path.isActive)
+        #expect(pair.server.remoteAddress == other.localAddress)
+        await other.close()
+        await pair.close()
+        await #expect(throws: MigrationError.self) { try await path.setPriority(nil) }
+        await echo.value
+    }
+
     @Test("moves a hundred times in the middle of a transfer and loses nothing (M6)")
     func manyMoves() async throws {
         let pair = try await TestPair.connected()

@@ -237,6 +237,7 @@ extension QUICConnection {
         }
         if role == .client {
             clientPathValidated(id, now: now)
+            leaveLostPath(now: now)
         } else if preferred.awaitedMove == id {
             followPeer(toPathAt: index, now: now)
         }

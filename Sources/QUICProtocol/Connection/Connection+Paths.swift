@@ -18,7 +18,8 @@ extension QUICConnection {
         let path = paths[index]
         return PathSnapshot(
             id: path.id, tuple: path.tuple, state: path.state, isActive: index == paths.activeIndex,
-            destinationConnectionID: path.destinationID, smoothedRTT: path.recovery.rtt.smoothed,
+            priority: path.priority, destinationConnectionID: path.destinationID,
+            smoothedRTT: path.recovery.rtt.smoothed,
             latestRTT: path.recovery.rtt.latest, minimumRTT: path.recovery.rtt.minimum,
             congestionWindow: path.recovery.congestion.window,
             isInSlowStart: path.recovery.congestion.isInSlowStart, bytesInFlight: path.recovery.bytesInFlight,
@@ -60,7 +61,7 @@ extension QUICConnection {
         guard handshake.peerInitialSourceID == nil || !remoteIDs.usesEmptyID else { throw .peerUsesNoConnectionIDs }
     }
 
-    private func index(ofPath id: PathID) throws(MigrationError) -> Int {
+    func index(ofPath id: PathID) throws(MigrationError) -> Int {
         if let closeReason { throw .connectionClosed(closeReason) }
         guard let index = paths.index(of: id) else { throw .unknownPath(id) }
         return index
@@ -253,6 +254,7 @@ extension QUICConnection {
             releaseConnectionIDIfLost(ofPathAt: index)
         }
         preferredPathsLost(now: now)
+        leaveLostPath(now: now)
     }
 
     /// A path whose socket is gone sends nothing any more: its ID is given back, so that the peer issues another (M6). The

@@ -11,8 +11,8 @@ import DequeModule
 /// The rooms that it composes each have a folder of their own; its own code is in this folder:
 /// `Connection+Receive` (datagram to frames), `+Frames` (frames to rooms), `+Acknowledgements` (loss, probe timeouts),
 /// `+Transmit` and `+PacketBuilding` (rooms to datagrams), `+Handshake`, `+Timers`, `+Paths` (the application's verbs),
-/// `+Migration` (the peer's moves), `+Policy` (the automatic policy's), `+PreferredAddress`, `+Discovery` (datagram sizes
-/// and ECN), `+Streams` and `+Close`.
+/// `+Migration` (the peer's moves), `+Policy` (the automatic policy's), `+Priorities` (where to go when a socket is
+/// lost), `+PreferredAddress`, `+Discovery` (datagram sizes and ECN), `+Streams` and `+Close`.
 public struct QUICConnection: ~Copyable {
     public let role: Role
     public internal(set) var state: ConnectionState = .handshaking

@@ -93,7 +93,7 @@ public enum PolicyReason: Hashable, Sendable {
     case degrading
     /// The active path's validation failed: it was moved to without one.
     case unreachable
-    /// A network that ranks higher can be used.
+    /// A network that ranks higher can be used, or whose path has a higher priority.
     case preferredNetwork(NetworkID)
     /// A second network exists.
     case standby

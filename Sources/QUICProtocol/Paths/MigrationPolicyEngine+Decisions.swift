@@ -52,7 +52,7 @@ extension MigrationPolicyEngine {
         let reachable = usable.compactMap { network in
             candidates.first { $0.id != active && $0.network == network.id && $0.path != nil }
         }
-        if let best = reachable.first(where: \.isProved) ?? reachable.first(where: { $0.failures == 0 }) {
+        if let best = best(of: reachable.filter(\.isProved)) ?? best(of: reachable.filter { $0.failures == 0 }) {
             return move(to: best.id, trouble.cause)
         }
         if candidates.contains(where: { $0.path == nil }) { return }
@@ -65,6 +65,14 @@ extension MigrationPolicyEngine {
         }
         for candidate in reachable { if let next = candidate.nextProbeAt { wake(at: next, now: now) } }
         hold(now)
+    }
+
+    /// That of the highest priority; of those alike the first, whose network ranks highest.
+    private func best(of candidates: [Candidate]) -> Candidate? {
+        candidates.reduce(nil) { best, next in
+            guard let best else { return next }
+            return priority(of: next) > priority(of: best) ? next : best
+        }
     }
 
     /// Waits; not longer than the limit if there is no network at all.
@@ -209,7 +217,7 @@ extension MigrationPolicyEngine {
         evaluate(now)
     }
 
-    private mutating func arrived(at index: Int, _ reason: PolicyReason, isProved: Bool, now: Instant) {
+    mutating func arrived(at index: Int, _ reason: PolicyReason, isProved: Bool, now: Instant) {
         guard let old = activeCandidate, let network = candidates[index].network else { return }
         let wasGone = trouble?.isGone ?? false
         count(reason, from: old.network, to: network, now: now)

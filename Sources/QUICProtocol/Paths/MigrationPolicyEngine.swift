@@ -104,6 +104,8 @@ public struct MigrationPolicyEngine: Sendable {
     var active: CandidateID?
     var trouble: Trouble?
     var histories: [NetworkID: History] = [:]
+    /// What the application said of paths that there are (decision 0032).
+    var priorities: [PathID: PathPriority] = [:]
     var portChanges = 0
     var lastPortChange: Instant?
     /// When to give up.
@@ -137,10 +139,13 @@ public struct MigrationPolicyEngine: Sendable {
     ///
     /// - Parameters:
     ///   - network: that of the active path, if it is known.
+    ///   - priorities: of the paths that there are, as far as the application has given them any.
     public mutating func start(
-        on path: PathID, over network: NetworkID?, networks: [AvailableNetwork], hasOpenStreams: Bool, now: Instant
+        on path: PathID, over network: NetworkID?, networks: [AvailableNetwork],
+        priorities: [PathID: PathPriority] = [:], hasOpenStreams: Bool, now: Instant
     ) {
         guard active == nil else { return }
+        self.priorities = priorities
         var candidate = makeCandidate(on: network)
         candidate.path = path
         candidate.isProved = true
@@ -213,7 +218,9 @@ public struct MigrationPolicyEngine: Sendable {
         case .failed(let path, let failure): failed(path, failure, now: now)
         case .degraded(let path): if isActive(path) { begin(.degrading) }
         case .recovered(let path): if isActive(path) { recovered() }
-        case .switched(_, let path, let reason): if reason != .policy { adopt(path, networkOf: networkOf) }
+        case .switched(_, let path, let reason):
+            if reason != .policy { adopt(path, for: reason, networkOf: networkOf, now: now) }
+        case .priorityChanged(let path, let priority): priorities[path] = priority
         case .closed(let path): closed(path)
         default: return
         }
@@ -311,6 +318,7 @@ public struct MigrationPolicyEngine: Sendable {
             if pendingMove?.candidate == candidate.id { forgetPendingMove() }
         }
         candidates.removeAll { $0.path == path && $0.id != active }
+        priorities[path] = nil
     }
 
     /// A move that was decided is not to be made any more.
@@ -319,10 +327,19 @@ public struct MigrationPolicyEngine: Sendable {
         actions.removeAll { if case .switchTo = $0 { true } else { false } }
     }
 
-    /// The application switched, or the connection by itself to the server's preferred address.
-    private mutating func adopt(_ path: PathID, networkOf: (PathID) -> NetworkID?) {
+    /// The application switched, or the connection by itself: to the server's preferred address, or to where the
+    /// application wants it when a socket is lost.
+    private mutating func adopt(
+        _ path: PathID, for reason: SwitchReason, networkOf: (PathID) -> NetworkID?, now: Instant
+    ) {
         guard !isActive(path), active != nil else { return }
         forgetPendingMove()
+        if reason == .fallback, let cause = trouble?.cause,
+            let index = candidates.firstIndex(where: { $0.path == path && $0.network != nil })
+        {
+            return arrived(at: index, cause, isProved: true, now: now)
+        }
+        let lost = trouble?.cause == .transportLost ? active : nil
         if let known = candidates.first(where: { $0.path == path }) {
             active = known.id
         } else {
@@ -336,6 +353,7 @@ public struct MigrationPolicyEngine: Sendable {
         trouble = nil
         holdUntil = nil
         candidates.removeAll { $0.isApplications && $0.id != active }
+        if let lost { discard(lost) }
     }
 
     // MARK: Figures
@@ -351,12 +369,20 @@ public struct MigrationPolicyEngine: Sendable {
         networks.filter { network in broken[network.id].map { $0.until <= now } ?? true }
     }
 
-    /// Whether to leave the active network for this one when both are well. A network that we do not know is not left.
+    /// Whether to leave the active network for this one when both are well: for the priority of its path, or of paths
+    /// alike for its rank. A network that we do not know is not left.
     func isPreferred(_ network: NetworkID) -> Bool {
-        guard let current = networks.first(where: { $0.id == activeCandidate?.network }),
+        guard let home = activeCandidate, let current = networks.first(where: { $0.id == home.network }),
             let other = networks.first(where: { $0.id == network })
         else { return false }
-        return other.rank < current.rank
+        let theirs =
+            candidates.first { $0.id != active && $0.network == network }.map { priority(of: $0) } ?? .available
+        let ours = priority(of: home)
+        return theirs == ours ? other.rank < current.rank : theirs > ours
+    }
+
+    func priority(of candidate: Candidate) -> PathPriority {
+        candidate.path.flatMap { priorities[$0] } ?? .available
     }
 
     /// How long a network must have worked before we go to it: not at all if it was never left.

@@ -42,6 +42,8 @@ struct Path {
     var isProbedByApplication = false
     /// A challenge that could not be padded was answered: padded ones follow, to prove the size (M15).
     var isProvingSize = false
+    /// The application's word for when the connection must choose a path by itself.
+    var priority: PathPriority?
     /// The search for the largest datagram that fits here.
     var mtu: PathMTUSearch
     var ecn = ECNValidation()

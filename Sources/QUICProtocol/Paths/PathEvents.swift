@@ -24,7 +24,8 @@ public enum SwitchReason: Hashable, Sendable {
     case peerMoved
     /// To the address that the server prefers (RFC 9000, section 9.6).
     case preferredAddress
-    /// The path that the peer moved to failed its validation: back to the last one that was proved.
+    /// On a server: the path that the peer moved to failed its validation, so back to the last one that was proved. On a
+    /// client: the socket of the active path is gone, so on to the path that its ``PathPriority`` says.
     case fallback
 }
 
@@ -36,6 +37,20 @@ public enum PeerMove: Hashable, Sendable {
     case address
     /// It sends to the server's preferred address now, from the same address as before (RFC 9000, section 9.6).
     case preferredAddress
+}
+
+/// How much the application wants its data on a path when the connection must choose by itself (client; decision 0032).
+///
+/// `backup` and `available` are the terms of draft-ietf-quic-multipath, section 3.3. Nothing is sent to the peer.
+public enum PathPriority: Int, Hashable, Sendable, Comparable {
+    /// Only if no other path can be used: one that costs money, say.
+    case backup
+    /// As good as another.
+    case available
+    /// Rather than the others.
+    case preferred
+
+    public static func < (a: PathPriority, b: PathPriority) -> Bool { a.rawValue < b.rawValue }
 }
 
 /// Why datagrams on a path have another size now.
@@ -68,6 +83,8 @@ public enum PathEvent: Hashable, Sendable {
     case recovered(PathID)
     /// A path waits for the peer to issue a connection ID; told once for each time that it has to.
     case connectionIDsExhausted(PathID)
+    /// The application has given the path a priority, or taken it back.
+    case priorityChanged(PathID, PathPriority?)
     /// Datagrams on the path have another size now, in bytes of UDP payload (RFC 9000, section 14.3).
     case datagramSizeChanged(PathID, from: Int, to: Int, DatagramSizeChange)
     /// What is known of the path's treatment of ECN marks has changed (RFC 9000, section 13.4.2).
@@ -81,6 +98,8 @@ public struct PathSnapshot: Sendable {
     public var state: PathState
     /// The application's data goes this way.
     public var isActive: Bool
+    /// Where the data goes when the connection must choose; nil unless the application said so.
+    public var priority: PathPriority?
     public var destinationConnectionID: ConnectionID?
     public var smoothedRTT: Nanoseconds
     public var latestRTT: Nanoseconds

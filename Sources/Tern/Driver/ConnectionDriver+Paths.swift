@@ -2,7 +2,8 @@
 
 internal import NIOCore
 
-// The four verbs: add, probe, switch, close. Those that need a confirmed handshake wait for it.
+// The four verbs, add, probe, switch, close, and what the application says of a path. Those that need a confirmed handshake
+// wait for it.
 extension ConnectionDriver {
     /// - Parameter remote: an address of the server's; nil for the one in use, or else one that the transport can reach.
     func addPath(over transport: Transport, to remote: NetworkAddress? = nil) async throws -> Path {
@@ -89,6 +90,15 @@ extension ConnectionDriver {
                 self.publish(connection)
             }
         }
+    }
+
+    func setPriority(_ priority: PathPriority?, of path: PathID) async throws {
+        try await worker.run {
+            self.migrate { connection, now throws(MigrationError) in
+                try connection.setPriority(priority, of: path, now: now)
+                self.publish(connection)
+            }
+        }.get()
     }
 
     // MARK: On the event loop

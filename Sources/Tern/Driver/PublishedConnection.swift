@@ -6,6 +6,7 @@ struct PublishedConnection: Sendable {
         var id: PathID
         var tuple: FourTuple
         var state: PathState
+        var priority: PathPriority?
     }
 
     var paths: [KnownPath] = []
@@ -39,7 +40,7 @@ extension ConnectionDriver {
     func publish(_ connection: borrowing QUICConnection) {
         let active = connection.activePath
         let paths = connection.pathSnapshots().map {
-            PublishedConnection.KnownPath(id: $0.id, tuple: $0.tuple, state: $0.state)
+            PublishedConnection.KnownPath(id: $0.id, tuple: $0.tuple, state: $0.state, priority: $0.priority)
         }
         let applicationProtocol = connection.applicationProtocol
         published.withLock { published in

@@ -62,7 +62,9 @@ final class Roamer: @unchecked Sendable {
             let network = network(of: path, connection)
             networkOfPath[path] = network
             hasOpenStreams = connection.hasOpenStreams
-            policy.start(on: path, over: network, networks: available, hasOpenStreams: hasOpenStreams, now: now)
+            policy.start(
+                on: path, over: network, networks: available, priorities: connection.pathPriorities,
+                hasOpenStreams: hasOpenStreams, now: now)
         }
         self.policy = policy
         process()

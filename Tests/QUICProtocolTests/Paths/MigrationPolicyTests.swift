@@ -5,7 +5,7 @@ import Testing
 @testable import QUICProtocol
 
 /// The policy alone, with a binding that does at once what it asks for.
-private struct PolicyTrace {
+struct PolicyTrace {
     static let wifi = AvailableNetwork("wifi", rank: 0)
     static let cellular = AvailableNetwork("cellular", rank: 1)
     static let wired = AvailableNetwork("wired", rank: -1)
