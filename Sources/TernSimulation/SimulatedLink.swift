@@ -16,7 +16,9 @@ public enum ECNTreatment: Sendable, Equatable {
 
 /// Losses that come in bursts: a chain of two states, a good one without these losses and a bad one (Gilbert and Elliott).
 ///
-/// The share of datagrams that meet the bad state is `begins / (begins + ends)`; a burst is `1 / ends` datagrams long.
+/// The share of datagrams that meet the bad state is `begins / (begins + ends)`; a burst is `1 / ends` datagrams long, but does
+/// not outlast a second in which there are none: what swallows a burst is over by then, and not there for hours because
+/// nobody sends.
 public struct BurstLoss: Sendable, Equatable {
     /// The probability, for each datagram, that the bad state begins with it.
     public var begins: Double
@@ -24,6 +26,8 @@ public struct BurstLoss: Sendable, Equatable {
     public var ends: Double
     /// The probability that a datagram in the bad state is lost.
     public var loss: Double
+
+    static let longestPause: Nanoseconds = .seconds(1)
 
     public init(begins: Double, ends: Double, loss: Double = 1) {
         self.begins = begins
@@ -122,6 +126,7 @@ public final class SimulatedLink {
     /// What bursts and bit errors are drawn from: a link without them has the same fate with and without this source.
     private var errorRandom: RandomSource
     private var isInBurst = false
+    private var lastDatagramAt = Instant.zero
     /// When the last byte accepted so far will have left.
     private var busyUntil = Instant.zero
     /// When the last datagram that kept its order arrives.
@@ -163,7 +168,7 @@ public final class SimulatedLink {
         // The same draws are made for each datagram whatever their outcome: one changed probability does not change
         // the fate of everything that follows.
         let draws = (unit(), unit(), unit(), unit(), unit())
-        let isLostInBurst = fallsIntoBurst()
+        let isLostInBurst = fallsIntoBurst(now: now)
         if draws.0 < conditions.loss || isLostInBurst {
             counters.lost += 1
             return .dropped(.lost)
@@ -205,8 +210,10 @@ public final class SimulatedLink {
     }
 
     /// Moves between the two states, and says whether the datagram is lost in the bad one.
-    private func fallsIntoBurst() -> Bool {
+    private func fallsIntoBurst(now: Instant) -> Bool {
         let draws = (errorRandom.unit(), errorRandom.unit(), errorRandom.unit())
+        if now - lastDatagramAt >= BurstLoss.longestPause { isInBurst = false }
+        lastDatagramAt = now
         guard let bursts = conditions.bursts else {
             isInBurst = false
             return false

@@ -47,6 +47,7 @@ extension QUICConnection {
     /// What `ackOutcome` says about the sizes that paths bear, and about marked packets that do not arrive.
     mutating func noteSizes(space: PacketNumberSpaceID) {
         guard space == .application else { return }
+        noteProvedSizes()
         var newestLarge: (number: PacketNumber, path: PathID)?
         for position in 0..<ackOutcome.acknowledged.count {
             let packet = ackOutcome.acknowledged[position]
@@ -68,6 +69,19 @@ extension QUICConnection {
                 paths[index].mtu.probeLost(packet.number, pathMayBeDead: packet.isOverdue)
             } else if !packet.isOverdue, paths[index].mtu.packetLost(packet.number, size: Int(packet.size)) {
                 fallBackToBaseSize(ofPathAt: index)
+            }
+        }
+    }
+
+    /// A path that has borne 1,200 bytes need not answer a challenge to prove that it does (RFC 9000, section 8.2.1).
+    private mutating func noteProvedSizes() {
+        for index in 0..<paths.count where paths[index].isProvingSize {
+            let id = paths[index].id
+            for position in 0..<ackOutcome.acknowledged.count {
+                let packet = ackOutcome.acknowledged[position]
+                guard packet.path == id, Int(packet.size) >= PathMTUSearch.base else { continue }
+                paths[index].validated()
+                break
             }
         }
     }

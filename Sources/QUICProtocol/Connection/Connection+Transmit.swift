@@ -124,10 +124,7 @@ extension QUICConnection {
                 streams.writeStreamFrames(into: &writer, log: &frameLog)
             }
         }
-        if isProbe, frameLog.count == before, writer.remaining > 0 {
-            writer.writePing()
-            frameLog.append(.ping)
-        }
+        if isProbe { addPing(ifNeededSince: before, writer: &writer) }
         let isAckEliciting = frameLog.count > before
         guard writer.offset > packet.payloadOffset else {
             abandonPacket(packet, writer: &writer)
@@ -155,9 +152,10 @@ extension QUICConnection {
         let index = paths.activeIndex
         let size = paths[index].maximumDatagramSize
         let capacity = min(buffer.byteCount, Self.maximumBatch)
-        let isMarked = paths[index].ecn.isMarking
         let packetsInFlight = spaces.application.packetsInFlight
         var allowance = sendAllowance(pathIndex: index, now: now)
+        // Whether bare acknowledgements arrive with a mark nobody would ever know, and without one they do as well.
+        let isMarked = paths[index].ecn.isMarking && mayFillPacket(pathIndex: index, allowance: allowance)
         var writer = PacketWriter(&buffer)
         var segment = 0
         var datagrams = 0
@@ -207,9 +205,29 @@ extension QUICConnection {
         return allowance
     }
 
+    /// Whether the next packet may have more to say than acknowledgements.
+    @inline(__always)
+    private func mayFillPacket(pathIndex: Int, allowance: Int) -> Bool {
+        spaces.probes(.application) > 0
+            || allowance >= paths[pathIndex].maximumDatagramSize && hasApplicationFrames
+    }
+
     /// Congestion control or the pacer stops data that waits.
     private mutating func sendingHeldBack(pathIndex: Int, now: Instant) {
         timers.pacingDeadline = paths[pathIndex].recovery.sendingStopped(now: now)
+    }
+
+    /// A probe that has nothing to say is a PING. So is one that has only connection IDs to give away: without it the packet
+    /// would be a probing one, which does not move the peer to where it came from (RFC 9000, section 9.1).
+    @_lifetime(writer: copy writer)
+    private mutating func addPing(ifNeededSince before: Int, writer: inout PacketWriter) {
+        guard writer.remaining > 0 else { return }
+        for index in before..<frameLog.count {
+            if case .newConnectionID = frameLog[index] { continue }
+            return
+        }
+        writer.writePing()
+        frameLog.append(.ping)
     }
 
     /// Writes one 1-RTT packet on the active path, up to the writer's limit.
@@ -219,8 +237,7 @@ extension QUICConnection {
         pathIndex: Int, allowance: Int, isMarked: Bool, writer: inout PacketWriter, now: Instant
     ) -> Bool {
         let isProbe = spaces.probes(.application) > 0
-        let mayFill = isProbe || allowance >= paths[pathIndex].maximumDatagramSize
-        let fills = mayFill && (isProbe || hasApplicationFrames)
+        let fills = mayFillPacket(pathIndex: pathIndex, allowance: allowance)
         let acknowledges = spaces.application.received.isAckDue(now: now)
         guard fills || acknowledges, let packet = beginPacket(.oneRTT, pathIndex: pathIndex, writer: &writer) else {
             return false
@@ -236,10 +253,7 @@ extension QUICConnection {
             writeConnectionFrames(writer: &writer)
             if streams.hasControlFramesToSend { streams.writeControlFrames(into: &writer, log: &frameLog) }
             if streams.hasStreamDataToSend { streams.writeStreamFrames(into: &writer, log: &frameLog) }
-            if isProbe, frameLog.count == before, writer.remaining > 0 {
-                writer.writePing()
-                frameLog.append(.ping)
-            }
+            if isProbe { addPing(ifNeededSince: before, writer: &writer) }
         }
         let isAckEliciting = frameLog.count > before
         guard writer.offset > packet.payloadOffset else {

@@ -115,5 +115,61 @@ extension Catalogue {
         } expecting: {
             unless($0.switches == 1, "\($0.switches) switches")
         },
+        NamedScenario(
+            1,
+            "addresses die while HANDSHAKE_DONE is under way, and again: what the client repeats moves the server (M19)"
+        ) {
+            random in
+            let moment = random.time(in: .milliseconds(25)...(.milliseconds(40)))
+            var scenario = Scenario.behindNAT()
+            scenario.setRoundTrip(.milliseconds(92))
+            scenario.client.activeConnectionIDLimit = 3
+            scenario.server.activeConnectionIDLimit = 3
+            scenario.plans = [StreamPlan(download: 10_000, upload: 3_300)]
+            scenario.timeLimit = .seconds(30)
+            scenario.script = { testbed in
+                // Each time that the client's Finished has just passed the NAT, and its answer has not.
+                var left = 4
+                var nextFrom = Nanoseconds.zero
+                testbed.watch(Testbed.serverAddress) { datagram, isFrom in
+                    guard !isFrom, left > 0, testbed.elapsed >= nextFrom,
+                        datagram.packets.contains(where: { $0.kind == .handshake && $0.size > 60 })
+                    else { return }
+                    left -= 1
+                    nextFrom = testbed.elapsed + .milliseconds(100)
+                    testbed.after(moment) { testbed.nat?.rebindAddressOnly() }
+                }
+            }
+            return scenario
+        },
+        NamedScenario(
+            7, "every challenge of 1,200 bytes is lost after a move, but other datagrams bear witness to the size (M15)"
+        ) {
+            random in
+            let moment = random.time(in: .milliseconds(200)...(.milliseconds(500)))
+            var scenario = Scenario.behindNAT()
+            scenario.plans = [StreamPlan(download: 2_000_000)]
+            scenario.timeLimit = .seconds(60)
+            scenario.script = { testbed in
+                testbed.at(moment) {
+                    testbed.nat?.rebindAddress()
+                    testbed.dropFirst(.max) { $0.source == Testbed.serverAddress && $0.payload.count == 1_200 }
+                }
+            }
+            return scenario
+        } expecting: {
+            unless($0.peerMoves == 1, "\($0.peerMoves) moves of the peer")
+        },
+        NamedScenario(13, "where marked datagrams are dropped, acknowledgements that nobody acknowledges arrive") {
+            random in
+            var scenario = Scenario.behindNAT()
+            scenario.access.ecn = .drops
+            // Nothing of the client's is in flight when its first marked datagram leaves.
+            scenario.client.probesSilence = false
+            scenario.thinkTime = .seconds(1)
+            scenario.plans = [StreamPlan(download: random.integer(in: 20_000...100_000))]
+            scenario.timeLimit = .seconds(5)
+            return scenario
+        },
     ]
 }
