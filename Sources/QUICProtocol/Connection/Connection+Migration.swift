@@ -61,6 +61,7 @@ extension QUICConnection {
     ) {
         guard let index = paths.index(of: id) else { return }
         paths[index].lastUsed = now
+        paths[index].lastHeard = now
         guard role == .server else { return }
         if index == paths.activeIndex {
             // Who is heard again where a validation had failed gets another chance.
@@ -262,8 +263,9 @@ extension QUICConnection {
 
     private mutating func validationFailed(at index: Int, now: Instant) {
         let id = paths[index].id
+        // A path that has fallen silent altogether says nothing about sizes.
         let failure: PathFailure =
-            paths[index].isProvingSize && paths[index].lastUsed > paths[index].validator.startedAt
+            paths[index].isProvingSize && paths[index].lastHeard > paths[index].validator.lastChallengeAt
             ? .datagramsTooLarge : paths[index].isWaitingForConnectionID ? .noConnectionIDAvailable : .noResponse
         paths[index].validationFailed()
         events.append(.path(.failed(id, failure)))

@@ -49,6 +49,8 @@ struct Path {
     var ecn = ECNValidation()
     /// For choosing which path to forget when there are too many.
     var lastUsed: Instant
+    /// When an authentic packet last came on it.
+    var lastHeard: Instant
     var statistics = PathStatistics()
     /// Nothing that was sent here was answered for four probe timeouts (M35); told once until something is.
     var isDegraded = false
@@ -66,6 +68,7 @@ struct Path {
         self.recovery = recovery
         self.mtu = PathMTUSearch(current: maximumDatagramSize)
         self.lastUsed = now
+        self.lastHeard = now
     }
 
     var isValidated: Bool { state == .validated }

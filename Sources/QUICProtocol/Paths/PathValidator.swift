@@ -31,7 +31,8 @@ struct PathValidator {
     private(set) var nextChallengeAt: Instant = .distantFuture
     /// When the validation fails, while running.
     private(set) var failsAt: Instant = .distantFuture
-    private(set) var startedAt: Instant = .zero
+    /// When the newest challenge left.
+    private(set) var lastChallengeAt: Instant = .zero
 
     /// - Parameters:
     ///   - interval: the time to the first resend; each further one takes twice as long as that before.
@@ -41,7 +42,7 @@ struct PathValidator {
         outstanding = []
         self.interval = max(interval, .milliseconds(1))
         nextChallengeAt = now
-        startedAt = now
+        lastChallengeAt = now
         failsAt = now + timeout
     }
 
@@ -59,6 +60,7 @@ struct PathValidator {
         if outstanding.count == Self.maximumOutstanding { outstanding.removeFirst() }
         outstanding.append(Challenge(data: data, sentAt: now, isPadded: isPadded))
         challengesSent += 1
+        lastChallengeAt = now
         nextChallengeAt = now + interval
         interval = interval * 2
     }

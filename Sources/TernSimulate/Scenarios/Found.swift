@@ -160,6 +160,29 @@ extension Catalogue {
         } expecting: {
             unless($0.peerMoves == 1, "\($0.peerMoves) moves of the peer")
         },
+        NamedScenario(
+            7, "an outage while the size of a new path is to be proved is no verdict on its size (M15, M21)"
+        ) {
+            random in
+            let moment = random.time(in: .milliseconds(200)...(.milliseconds(500)))
+            let outage = random.time(in: .milliseconds(500)...(.seconds(4)))
+            var scenario = Scenario.behindNAT()
+            scenario.plans = [StreamPlan(download: 1_000_000)]
+            scenario.timeLimit = .seconds(60)
+            scenario.script = { testbed in
+                var isOver = false
+                testbed.at(moment) { testbed.nat?.rebindAddress() }
+                testbed.onServerPathEvent { event, _ in
+                    guard case .validated = event, testbed.elapsed >= moment, !isOver else { return }
+                    isOver = true
+                    testbed.client.interfaces[0].isUp = false
+                    testbed.after(outage) { testbed.client.interfaces[0].isUp = true }
+                }
+            }
+            return scenario
+        } expecting: {
+            unless($0.peerMoves >= 1, "\($0.peerMoves) moves of the peer")
+        },
         NamedScenario(13, "where marked datagrams are dropped, acknowledgements that nobody acknowledges arrive") {
             random in
             var scenario = Scenario.behindNAT()
