@@ -156,6 +156,7 @@ extension QUICConnection {
             guard marks > 0, paths[index].ecn.state == .capable else { return }
             paths[index].statistics.congestionMarks += marks
             // As one loss would be taken, once a round trip (RFC 9002, section 7.1).
+            paths[index].recovery.pacer.congested()
             paths[index].recovery.congestion.congestionEvent(
                 newestLostSentAt: newest.timeSent, now: now, isECN: true)
         }

@@ -9,12 +9,14 @@
 /// nor a path changed for some round trips. With the first such event the usual ones are asked for at once: those that
 /// follow a loss bring the window back, and those that follow a move may be lost themselves.
 struct AckFrequency {
-    /// Smaller windows, in datagrams, need every acknowledgement they can get.
-    static let leastWindow = 16
     static let windowDivisor = 16
     /// The same for a path of less than `shortPath`; twice as many in slow start.
     static let shortPathDivisor = 4
     static let shortPath = Nanoseconds.milliseconds(1)
+    /// It must be so many packets to be worth asking, and on a path of less than `RTTEstimator.hostPath` more: there what
+    /// arrives in one read is acknowledged together anyway, and a request for less saves nothing.
+    static let leastPackets = 3
+    static let leastPacketsOnHostPath = 10
     /// A receiver processes no more than that many datagrams at once either.
     static let mostPackets = 64
     /// For how many round trips nothing may have happened, and how long at least.
@@ -73,13 +75,21 @@ struct AckFrequency {
             now - lastDisturbance >= max(smoothedRTT * Self.calmRoundTrips, Self.calmTime)
         else { return }
         let datagrams = window / max(maximumDatagramSize, 1)
-        guard datagrams >= Self.leastWindow else { return }
         let divisor =
             minimumRTT >= Self.shortPath
             ? Self.windowDivisor : isInSlowStart ? 2 * Self.shortPathDivisor : Self.shortPathDivisor
         let packets = min(datagrams / divisor, Self.mostPackets)
+        let isHostPath = minimumRTT < RTTEstimator.hostPath
+        let least = isHostPath ? Self.leastPacketsOnHostPath : Self.leastPackets
+        guard packets >= least else {
+            // Not for a small change either.
+            if isHostPath, current.isSparse, packets * Self.worthwhileFactor < least {
+                ask(Request(delay: limits.most), now: now)
+            }
+            return
+        }
         let delay = min(max(smoothedRTT / Int64(divisor), limits.least), limits.most)
-        guard packets > 2,
+        guard
             packets >= current.packets * Self.worthwhileFactor || packets * Self.worthwhileFactor <= current.packets
                 || delay >= current.delay * 2 || delay * 2 <= current.delay
         else { return }

@@ -61,6 +61,7 @@ struct PathRecovery {
         copy.congestion = congestion
         copy.firstRTTSampleAt = firstRTTSampleAt
         copy.isRTTSeeded = isRTTSeeded
+        if pacer.hasSeenCongestion { copy.pacer.congested() }
         copy.pacer.reset(now: now)
         return copy
     }
@@ -220,6 +221,7 @@ struct PathRecovery {
             }
         }
         guard let newestLost else { return }
+        pacer.congested()
         change.isCongestionEvent = congestion.congestionEvent(newestLostSentAt: newestLost, now: now, isECN: false)
         if longestPeriod > rtt.persistentCongestionDuration(maxAckDelay: maxAckDelay) {
             congestion.persistentCongestion(now: now)

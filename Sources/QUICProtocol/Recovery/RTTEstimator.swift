@@ -8,6 +8,8 @@ struct RTTEstimator {
     static let granularity = Nanoseconds.milliseconds(1)
     /// No sample is shorter, so that rates derived from it are finite.
     static let minimumSample = Nanoseconds.microseconds(1)
+    /// On a path of less than that, hosts take most of the time, and batches save it (decision 0016).
+    static let hostPath = Nanoseconds.milliseconds(5)
 
     /// The newest sample, with the peer's delay in it.
     private(set) var latest: Nanoseconds

@@ -217,6 +217,22 @@ import Testing
         // So small a window that it would be every second packet: nothing to ask for.
         var small = negotiated()
         #expect(reconsider(&small, datagrams: 40, rtt: 80, at: 1_000) == nil)
+        #expect(reconsider(&small, datagrams: 48, rtt: 80, at: 2_000)?.ackElicitingThreshold == 2)
+    }
+
+    @Test(
+        "on a path of a few milliseconds nothing is asked for less than ten packets, and the usual ones for less than five"
+    )
+    func fewPackets() {
+        var frequency = negotiated()
+        #expect(reconsider(&frequency, datagrams: 159, rtt: 4, at: 1_000) == nil)
+        #expect(reconsider(&frequency, datagrams: 160, rtt: 4, at: 2_000)?.ackElicitingThreshold == 9)
+        #expect(reconsider(&frequency, datagrams: 100, rtt: 4, at: 3_000) == nil, "a small change")
+        #expect(
+            reconsider(&frequency, datagrams: 70, rtt: 4, at: 4_000)
+                == AckFrequencyFrame(
+                    sequence: 1, ackElicitingThreshold: 1, requestedMaxAckDelay: 25_000, reorderingThreshold: 1))
+        #expect(reconsider(&frequency, datagrams: 70, rtt: 4, at: 5_000) == nil)
     }
 
     @Test("on a very short path, one for a quarter of the window, an eighth in slow start")

@@ -8,10 +8,12 @@ import Testing
 @Suite struct PacerTests {
     /// Sends datagrams whenever the pacer lets it for `seconds`; a timer wakes up to `lateness` late.
     private func run(
-        window: Int, rtt: Nanoseconds, isInSlowStart: Bool, seconds: Int64, lateness: Nanoseconds = .zero
+        window: Int, rtt: Nanoseconds, isInSlowStart: Bool, seconds: Int64, lateness: Nanoseconds = .zero,
+        isTroubled: Bool = true
     ) -> (bytes: Int, largestBurst: Int, capacity: Int) {
         var random = RandomSource.seeded(7)
         var pacer = Pacer()
+        if isTroubled { pacer.congested() }
         var now = Instant.zero + .seconds(5)
         let end = now + .seconds(seconds)
         var bytes = 0
@@ -69,6 +71,26 @@ import Testing
     }
 
     @Test(
+        "on a path of a few milliseconds and until a packet is lost or marked, a burst may be ten datagrams or a quarter of the window"
+    )
+    func untroubled() {
+        let slow = run(
+            window: 12_500, rtt: .milliseconds(4), isInSlowStart: false, seconds: 1, lateness: .milliseconds(8),
+            isTroubled: false)
+        #expect(slow.largestBurst > 9_600)
+        #expect(slow.largestBurst <= 12_000)
+        let fast = run(
+            window: 120_000, rtt: .milliseconds(2), isInSlowStart: false, seconds: 1, lateness: .milliseconds(5),
+            isTroubled: false)
+        #expect(fast.largestBurst > 25_000)
+        #expect(fast.largestBurst <= 30_000)
+        let far = run(
+            window: 12_500, rtt: .milliseconds(5), isInSlowStart: false, seconds: 1, lateness: .milliseconds(8),
+            isTroubled: false)
+        #expect(far.largestBurst <= 2_400)
+    }
+
+    @Test(
         "a path of less than a millisecond is sent batches worth a system call, but no more than a quarter of the window"
     )
     func shortPath() {
@@ -86,6 +108,7 @@ import Testing
     @Test("however long nothing was sent, the burst is no larger")
     func afterSilence() {
         var pacer = Pacer()
+        pacer.congested()
         _ = pacer.budget(
             now: .zero, window: 4_000_000, smoothedRTT: .milliseconds(40), minimumRTT: .milliseconds(40),
             maximumDatagramSize: 1_200,
@@ -130,6 +153,7 @@ import Testing
     @Test("probes that do not wait are paid back, within bounds")
     func debt() {
         var pacer = Pacer()
+        pacer.congested()
         _ = pacer.budget(
             now: .zero, window: 120_000, smoothedRTT: .milliseconds(100), minimumRTT: .milliseconds(100),
             maximumDatagramSize: 1_200,

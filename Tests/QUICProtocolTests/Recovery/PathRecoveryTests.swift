@@ -66,6 +66,7 @@ private struct Transfer: ~Copyable {
     @Test("a sender whom the pacer holds back on the way to a full window uses it")
     func pacingIsNoUnderuse() throws {
         var transfer = Transfer()
+        transfer.recovery.pacer.congested()
         transfer.recovery.pathAnswered(after: .milliseconds(100), isRoundTrip: true)
         var now = Instant.zero
         var allowance = transfer.recovery.allowance(now: now)
