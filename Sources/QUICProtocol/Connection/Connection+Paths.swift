@@ -159,6 +159,7 @@ extension QUICConnection {
         timers.pacingDeadline = nil
         timers.isAmplificationBlocked = false
         timers.answerAwaitedSince = nil
+        timers.silence = SilenceWatch()
         paths.active.isDegraded = false
         ackFrequency.disturbed(now: clock, needsAnswer: true)
         spaces.application.received.peerMoved()

@@ -39,8 +39,12 @@ extension QUICConnection {
                     now: now)
             }
         }
+        timers.isWatchful = policy.heedsSuspicions(now)
         return nil
     }
+
+    /// The policy has no say any more: silence on the active path is nobody's business before it counts as degraded.
+    public mutating func policyEnded() { timers.isWatchful = false }
 
     /// The network is back: say so at once, rather than when the next probe is due.
     private mutating func resumeSending(now: Instant) {
@@ -56,17 +60,31 @@ extension QUICConnection {
     /// section 6.2.1): the unit of the policy's patience.
     public var probeTimeout: Nanoseconds { probeTimeout(in: .application) }
 
-    /// When the active path counts as degraded: four probe timeouts after what should have been answered (M35).
-    var degradingDeadline: Instant? {
+    /// When the lack of progress on the active path is to be acted upon next: reckoned from what should have been answered
+    /// first. Four probe timeouts and it counts as degraded (M35); a watchful policy has it asked and suspected before.
+    var progressDeadline: Instant? {
         guard handshake.isConfirmed, role == .client, !paths.active.isDegraded, canSendOnActivePath,
             let since = timers.answerAwaitedSince
         else { return nil }
-        return since + probeTimeout(in: .application) * 4
+        let quarters = timers.isWatchful ? timers.silence.nextQuarter : SilenceWatch.degraded
+        return since + probeTimeout(in: .application) * quarters / 4
     }
 
-    mutating func noteDegrading() {
-        paths.active.isDegraded = true
-        events.append(.path(.degraded(paths.activeID)))
+    mutating func noteLackOfProgress() {
+        guard timers.isWatchful, timers.silence.nextQuarter < SilenceWatch.degraded else {
+            paths.active.isDegraded = true
+            return events.append(.path(.degraded(paths.activeID)))
+        }
+        if timers.silence.isSuspectedNow() { events.append(.path(.suspected(paths.activeID))) }
+        if timers.silence.isSilentNow(unanswered: paths.active.recovery.ackElicitingInFlight) {
+            events.append(.path(.silent(paths.activeID)))
+        }
+        timers.silence.nextQuarter += 1
+        // Asked but once, the path would be condemned for two lost packets. No probe timeout has expired that would allow to
+        // exceed the congestion window (RFC 9002, section 7); if that is full, there is enough that could be answered.
+        guard paths.active.recovery.canSend(bytes: paths.active.maximumDatagramSize) else { return }
+        spaces.requestProbe(in: .application)
+        resendOldest(in: .application, packets: 1)
     }
 
     /// A packet came on a path: progress if it brought what is new to the streams, or if nothing else is waited for.
@@ -83,9 +101,39 @@ extension QUICConnection {
     /// Something sent on the active path was acknowledged, or something came there that was waited for.
     mutating func noteProgress(now: Instant) {
         timers.answerAwaitedSince = paths.active.recovery.ackElicitingInFlight > 0 ? now : nil
-        guard paths.active.isDegraded else { return }
+        let wasSuspected = timers.silence.isSuspected
+        timers.silence = SilenceWatch()
+        guard wasSuspected || paths.active.isDegraded else { return }
         paths.active.isDegraded = false
         events.append(.path(.recovered(paths.activeID)))
+    }
+}
+
+/// How far the silence on the active path has gone where the policy is watchful (decision 31), in quarters of a probe timeout
+/// since what should have been answered: from the fourth on the path is asked at each.
+struct SilenceWatch {
+    private static let suspected: Int64 = 8
+    private static let silent: Int64 = 12
+    static let degraded: Int64 = 16
+    /// Packets without an answer that are worth more than chance. A congestion window that losses have made small holds fewer.
+    private static let leastUnanswered = 6
+
+    var nextQuarter: Int64 = 4
+    private(set) var isSuspected = false
+    private var isSilent = false
+
+    /// True once.
+    mutating func isSuspectedNow() -> Bool {
+        guard !isSuspected, nextQuarter >= Self.suspected else { return false }
+        isSuspected = true
+        return true
+    }
+
+    /// True once.
+    mutating func isSilentNow(unanswered count: Int) -> Bool {
+        guard !isSilent, nextQuarter >= Self.silent, count >= Self.leastUnanswered else { return false }
+        isSilent = true
+        return true
     }
 }
 

@@ -33,6 +33,9 @@ struct TimerState {
     var streamBytesAtProgress: UInt64 = 0
     /// The last packet received carried data of a stream: if nothing follows, data has stopped in mid-flow.
     var lastArrivalHadData = false
+    /// The automatic policy has another network, and wants to hear of a silence before the path counts as degraded.
+    var isWatchful = false
+    var silence = SilenceWatch()
     /// Scratch for loss detection.
     var lossLimits: [PathLossLimit] = []
 
@@ -82,7 +85,7 @@ extension QUICConnection {
         }
         consider(paths.nextDeadline)
         consider(preferred.abandonsHandshakeAddressAt)
-        consider(degradingDeadline)
+        consider(progressDeadline)
         consider(protection.keyExpiry)
         consider(memoryReleaseAt)
         return earliest == .distantFuture ? nil : earliest
@@ -107,7 +110,7 @@ extension QUICConnection {
         if let (instant, timer) = lossDeadline(), now >= instant { lossDeadlineExpired(timer, now: now) }
         if let instant = timers.pacingDeadline, now >= instant { timers.pacingDeadline = nil }
         if let instant = pingDeadline, now >= instant { sendPing(now: now) }
-        if let instant = degradingDeadline, now >= instant { noteDegrading() }
+        if let instant = progressDeadline, now >= instant { noteLackOfProgress() }
         pathDeadlineExpired(now: now)
         preferredAddressDeadlineExpired(now: now)
         protection.expireOldKeys(now: now)
@@ -180,9 +183,12 @@ extension QUICConnection {
         return deadline
     }
 
-    /// Three round trips, but enough that no clock's or scheduler's whim counts as silence.
+    /// Three round trips, but enough that no clock's or scheduler's whim counts as silence. Where the policy may suspect the
+    /// path, a probe timeout at most, so that a path that lives has answered before that.
     private var initialSilence: Nanoseconds {
-        max(paths.active.recovery.rtt.smoothed * 3, .milliseconds(20))
+        var silence = paths.active.recovery.rtt.smoothed * 3
+        if timers.isWatchful { silence = min(silence, probeTimeout(in: .application)) }
+        return max(silence, .milliseconds(20))
     }
 
     /// The longest pause between two PINGs into a silence.

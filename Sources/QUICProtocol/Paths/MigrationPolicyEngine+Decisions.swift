@@ -97,6 +97,7 @@ extension MigrationPolicyEngine {
 
     private mutating func search(_ now: Instant) {
         guard let trouble else { return }
+        if let suspicion = trouble.suspicion { return pursue(suspicion, now) }
         if trouble.isProbing {
             let isPending = candidates.contains { $0.id != active && ($0.isProbing || $0.path == nil) }
             if isPending { return }
@@ -112,15 +113,30 @@ extension MigrationPolicyEngine {
         startRound(now)
     }
 
-    /// Probes every candidate at once: the other networks, and a new port on the same one.
+    /// Probes the other networks, and moves once it is time to one that has answered since, the best first. What does not
+    /// answer is asked again when the path counts as degraded.
+    private mutating func pursue(_ suspicion: (began: Instant, isRipe: Bool), _ now: Instant) {
+        if trouble?.rounds == 0 { startRound(now) }
+        guard suspicion.isRipe else { return }
+        let answered = candidates.filter { candidate in
+            candidate.id != active && candidate.isProved && candidate.answeredAt.map { $0 >= suspicion.began } ?? false
+        }
+        for network in usableNetworks(now: now) {
+            guard let candidate = answered.first(where: { $0.network == network.id }) else { continue }
+            return move(to: candidate.id, .suspected)
+        }
+    }
+
+    /// Probes every candidate at once: the other networks, and, unless the path is only suspected, a new port on the same one.
     private mutating func startRound(_ now: Instant) {
         guard let cause = trouble?.cause else { return }
         let home = activeCandidate?.network
-        let mayLeave = home.flatMap { histories[$0] }.map { $0.degradingMoves < settings.movesOnDegrading } ?? true
-        let mayChangePort = portChanges < settings.portChanges
+        let mayLeave = mayLeave(home)
+        let mayChangePort = cause != .suspected && portChanges < settings.portChanges
         let usable = usableNetworks(now: now)
         let targets = usable.filter { $0.id == home ? mayChangePort : mayLeave }.prefix(Self.maximumCandidates - 1)
         guard !targets.isEmpty else {
+            if cause == .suspected { return }
             if usable.isEmpty { return hold(now) }
             return stay(because: mayLeave && mayChangePort ? .nothingAnswers : .limitReached)
         }
@@ -151,6 +167,7 @@ extension MigrationPolicyEngine {
             if !isWanted || candidate.network != companion?.id { discard(candidate.id) }
         }
         for entry in broken.values where entry.until > now { wake(at: entry.until, now: now) }
+        if let next = falseAlarms.heedsNextAt, next > now { wake(at: next, now: now) }
         guard let companion, isWanted, !isIdle(now) else { return }
         let reason: PolicyReason = isPreferred(companion.id) ? .preferredNetwork(companion.id) : .standby
         guard let index = candidates.firstIndex(where: { $0.id != active && $0.network == companion.id }) else {
@@ -225,6 +242,7 @@ extension MigrationPolicyEngine {
         candidates[index].isToldToStandBy = false
         active = candidates[index].id
         trouble = nil
+        falseAlarms = FalseAlarms()
         holdUntil = nil
         decide(.move(from: old.network, to: network, validated: isProved, reason))
         if wasGone || old.network == network || old.network == nil {
@@ -254,7 +272,7 @@ extension MigrationPolicyEngine {
         if case .preferredNetwork = reason { return }
         var history = histories[old] ?? History(lastDeparture: now)
         switch reason {
-        case .degrading, .unreachable: history.degradingMoves += 1
+        case .suspected, .degrading, .unreachable: history.degradingMoves += 1
         case .sendError: history.errorMoves += 1
         default: break
         }
@@ -276,6 +294,7 @@ extension MigrationPolicyEngine {
             portChanges = 0
             lastPortChange = nil
         }
+        if let last = falseAlarms.heedsNextAt, now - last > settings.quietPeriod { falseAlarms = FalseAlarms() }
         for (network, history) in histories where now - history.lastDeparture > settings.quietPeriod {
             histories[network]?.degradingMoves = 0
             histories[network]?.errorMoves = 0

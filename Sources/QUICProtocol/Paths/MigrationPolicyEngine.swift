@@ -9,7 +9,9 @@ internal import DequeModule
 /// |---|---|
 /// | the active network is gone, or its socket | move at once: to a proved standby, else unproved to the best network |
 /// | the system refuses to send | the same, five times a network; without another network wait for it to recover |
-/// | the active path degrades | probe all other networks and a new port on this one, move to the first that answers, five times a network and four times a port |
+/// | the active path made no progress for two probe timeouts | suspect it: probe all other networks, and stay; when false, heed the next suspicion after 1, 2, 4 … s |
+/// | … for three, of six packets or more, and a network has answered since | move there, five times a network together with the next row |
+/// | the active path degrades: it made none for four | probe all other networks and a new port on this one, move to the first that answers, five times a network and four times a port |
 /// | the path moved to is never proved | the same |
 /// | a network that ranks higher appears | probe it, then move |
 /// | … that was left before | the same, once it has worked for 1, 2, 4 … s |
@@ -40,6 +42,8 @@ public struct MigrationPolicyEngine: Sendable {
         var isProbing = false
         /// The last probe was answered.
         var isProved = false
+        /// When a probe was last answered.
+        var answeredAt: Instant?
         /// Since when every probe was answered.
         var provedSince: Instant?
         /// Probes and switches in a row that failed.
@@ -54,12 +58,16 @@ public struct MigrationPolicyEngine: Sendable {
     /// What is wrong with the active path.
     struct Trouble: Sendable {
         var cause: PolicyReason
+        /// Of a suspicion: when it began, and whether it may be acted upon.
+        var suspicion: (began: Instant, isRipe: Bool)?
         /// The decision to stay or to hold was told.
         var told: PolicyReason?
         /// Rounds of probes so far, and whether one is under way.
         var rounds: Int64 = 0
         var isProbing = false
         var nextRoundAt: Instant?
+
+        var isSuspicion: Bool { suspicion != nil }
 
         var isSendError: Bool { if case .sendError = cause { true } else { false } }
 
@@ -79,6 +87,12 @@ public struct MigrationPolicyEngine: Sendable {
         /// Times it was left for trouble.
         var departures: Int64 = 0
         var lastDeparture: Instant
+    }
+
+    /// Suspicions in a row of which nothing came, and since when the next is heeded.
+    struct FalseAlarms: Sendable {
+        var count: Int64 = 0
+        var heedsNextAt: Instant?
     }
 
     enum Action: Hashable, Sendable {
@@ -103,6 +117,7 @@ public struct MigrationPolicyEngine: Sendable {
     var candidates: [Candidate] = []
     var active: CandidateID?
     var trouble: Trouble?
+    var falseAlarms = FalseAlarms()
     var histories: [NetworkID: History] = [:]
     /// What the application said of paths that there are (decision 0032).
     var priorities: [PathID: PathPriority] = [:]
@@ -216,8 +231,10 @@ public struct MigrationPolicyEngine: Sendable {
         switch event {
         case .validated(let path, let rtt, _): answered(path, rtt: rtt, now: now)
         case .failed(let path, let failure): failed(path, failure, now: now)
+        case .suspected(let path): if isActive(path) { suspect(now) }
+        case .silent(let path): if isActive(path) { trouble?.suspicion?.isRipe = true }
         case .degraded(let path): if isActive(path) { begin(.degrading) }
-        case .recovered(let path): if isActive(path) { recovered() }
+        case .recovered(let path): if isActive(path) { recovered(now) }
         case .switched(_, let path, let reason):
             if reason != .policy { adopt(path, for: reason, networkOf: networkOf, now: now) }
         case .priorityChanged(let path, let priority): priorities[path] = priority
@@ -240,6 +257,7 @@ public struct MigrationPolicyEngine: Sendable {
         let isConfirmed = candidates[index].isConfirming
         candidates[index].isProbing = false
         candidates[index].isProved = true
+        candidates[index].answeredAt = now
         candidates[index].isConfirming = false
         candidates[index].provedSince = candidates[index].provedSince ?? now
         candidates[index].failures = 0
@@ -247,7 +265,7 @@ public struct MigrationPolicyEngine: Sendable {
         let candidate = candidates[index]
         guard candidate.id != active, let network = candidate.network else { return }
         if let trouble, !trouble.isGone {
-            if trouble.isProbing { move(to: candidate.id, trouble.cause) }
+            if trouble.isProbing, !trouble.isSuspicion { move(to: candidate.id, trouble.cause) }
         } else if trouble == nil, isConfirmed || returnDelay(of: network) == .zero, isPreferred(network), !isIdle(now) {
             move(to: candidate.id, .preferredNetwork(network))
         } else if !candidate.isToldToStandBy {
@@ -287,7 +305,7 @@ public struct MigrationPolicyEngine: Sendable {
     /// Something is wrong with the active path. What is gone is worse than what is slow.
     mutating func begin(_ cause: PolicyReason) {
         let new = Trouble(cause: cause)
-        if let trouble {
+        if let trouble, !trouble.isSuspicion {
             if !new.isGone { return }
             // A send error is soon followed by word of the network, which no limit holds for.
             if trouble.isGone, !trouble.isSendError || new.isSendError { return }
@@ -295,8 +313,19 @@ public struct MigrationPolicyEngine: Sendable {
         trouble = new
     }
 
-    mutating func recovered() {
+    /// The active path may be dead: other networks are asked, and it is left if it stays silent and another answers.
+    private mutating func suspect(_ now: Instant) {
+        guard trouble == nil, heedsSuspicions(now) else { return }
+        trouble = Trouble(cause: .suspected, suspicion: (now, false))
+    }
+
+    private mutating func recovered(_ now: Instant) {
         guard let cause = trouble?.cause else { return }
+        if cause == .suspected {
+            falseAlarms.heedsNextAt = now + Self.retryDelay * (1 << min(falseAlarms.count, 5))
+            falseAlarms.count += 1
+            return endTrouble()
+        }
         if case .networkLost = cause { return }
         if cause == .transportLost { return }
         endTrouble()
@@ -361,6 +390,20 @@ public struct MigrationPolicyEngine: Sendable {
     static let retryDelay = Nanoseconds.seconds(1)
 
     func isAvailable(_ network: NetworkID) -> Bool { networks.contains { $0.id == network } }
+
+    /// Whether a suspicion would lead to anything: there is another network, this one may be left, and the last suspicion was
+    /// not false a moment ago.
+    func heedsSuspicions(_ now: Instant) -> Bool {
+        guard settings.suspectsSilence, !isForbidden, !isIdle(now), let current = activeCandidate,
+            falseAlarms.heedsNextAt.map({ $0 <= now }) ?? true, mayLeave(current.network)
+        else { return false }
+        return usableNetworks(now: now).contains { $0.id != current.network }
+    }
+
+    /// Whether a network may be left once more because it degrades.
+    func mayLeave(_ network: NetworkID?) -> Bool {
+        network.flatMap { histories[$0] }.map { $0.degradingMoves < settings.movesOnDegrading } ?? true
+    }
 
     func isIdle(_ now: Instant) -> Bool { idleSince.map { now - $0 >= settings.idleLimit } ?? false }
 

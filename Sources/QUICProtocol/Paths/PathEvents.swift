@@ -77,6 +77,11 @@ public enum PathEvent: Hashable, Sendable {
     /// The congestion state and RTT of a path left before are in force again (M13).
     case restored(PathID)
     case closed(PathID)
+    /// Nothing was answered on the active path for two probe timeouts. Told, as is `silent`, only where the automatic policy has
+    /// another network to ask about (decision 31).
+    case suspected(PathID)
+    /// Nothing was answered on the suspected path for three probe timeouts, although much was sent.
+    case silent(PathID)
     /// The active path makes no progress: nothing was answered for four probe timeouts (M35). It may recover.
     case degraded(PathID)
     /// The active path makes progress again, or the system sends there again.

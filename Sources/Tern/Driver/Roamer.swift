@@ -77,6 +77,7 @@ final class Roamer: @unchecked Sendable {
         transports = [:]
         var closing: [Transport] = []
         _ = driver.withConnection { connection, now in
+            connection.policyEnded()
             let paths = connection.pathSnapshots()
             for transport in ours {
                 let over = paths.filter { path in transport.owns(path.tuple.transport) }

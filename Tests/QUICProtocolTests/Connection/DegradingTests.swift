@@ -26,7 +26,7 @@ struct DegradingTests {
         (pair.events[.client] ?? []).compactMap { event in
             guard case .path(let event) = event else { return nil }
             switch event {
-            case .degraded, .recovered: return event
+            case .suspected, .silent, .degraded, .recovered: return event
             default: return nil
             }
         }
@@ -44,6 +44,59 @@ struct DegradingTests {
         #expect(Self.told(pair) == [.degraded(PathID(0))])
         pair.run(for: patience * 2)
         #expect(Self.told(pair).count == 1)
+    }
+
+    @Test("is suspected after two and silent after three, where the policy has another network to ask (M36)")
+    func suspected() throws {
+        let pair = try Self.pair()
+        let timeout = try pair.onClient { connection in
+            connection.timers.isWatchful = true
+            return connection.probeTimeout
+        }
+        pair.passes = { _, _ in false }
+        try Self.write(500, on: pair)
+        pair.run(for: timeout * 2 - .microseconds(1))
+        #expect(Self.told(pair).isEmpty)
+        pair.run(for: .microseconds(2))
+        #expect(Self.told(pair) == [.suspected(PathID(0))])
+        pair.run(for: timeout)
+        #expect(Self.told(pair) == [.suspected(PathID(0)), .silent(PathID(0))])
+        pair.run(for: timeout)
+        #expect(Self.told(pair) == [.suspected(PathID(0)), .silent(PathID(0)), .degraded(PathID(0))])
+        pair.passes = { _, _ in true }
+        pair.run(for: .seconds(5))
+        #expect(Self.told(pair).last == .recovered(PathID(0)) && Self.told(pair).count == 4)
+    }
+
+    @Test("is not silent while fewer than six packets wait for an answer: it may be chance (M36)")
+    func fewUnanswered() throws {
+        let pair = try Self.pair()
+        let timeout = try pair.onClient { connection in
+            connection.timers.isWatchful = true
+            return connection.probeTimeout
+        }
+        pair.passes = { _, _ in false }
+        // A window that losses have made small: two packets fill it.
+        try pair.onClient { $0.paths.active.recovery.congestion.persistentCongestion(now: pair.now) }
+        try Self.write(1_000, on: pair)
+        pair.run(for: timeout * 4 + .milliseconds(1))
+        #expect(Self.told(pair) == [.suspected(PathID(0)), .degraded(PathID(0))])
+    }
+
+    @Test("a suspicion ends with the first acknowledgement, and nothing is degraded (M36)")
+    func suspicionEnds() throws {
+        let pair = try Self.pair()
+        let timeout = try pair.onClient { connection in
+            connection.timers.isWatchful = true
+            return connection.probeTimeout
+        }
+        pair.passes = { _, _ in false }
+        try Self.write(500, on: pair)
+        pair.run(for: timeout * 2 + .milliseconds(1))
+        pair.passes = { _, _ in true }
+        pair.run(for: .seconds(20))
+        #expect(
+            Self.told(pair) == [.suspected(PathID(0)), .recovered(PathID(0))])
     }
 
     @Test("recovers with the first acknowledgement, and may degrade again (M35)")
