@@ -63,7 +63,7 @@ struct SuspicionScenarioTests {
         }
     }
 
-    @Test("a loss of 5 % and bursts: hardly more moves than without suspicion, and few probes", arguments: Load.allCases)
+    @Test("a loss of 5 % and bursts: hardly more moves than without suspicion", arguments: Load.allCases)
     func loss(load: Load) async {
         let totals = Mutex<[Bool: Totals]>([:])
         for suspecting in [false, true] {
