@@ -39,6 +39,16 @@ struct ExplorationTests {
         }
     }
 
+    @Test(
+        "seeds that once broke a rule do so no more",
+        arguments: [
+            5120, 6687, 7601, 8412, 12707, 14715, 20965, 25191, 26189, 26276, 29264, 30646, 35037, 37792, 38098,
+        ] as [UInt64])
+    func onceFailed(seed: UInt64) {
+        let report = Exploration(seed: seed).run()
+        #expect(report.isClean, "\(report)")
+    }
+
     @Test("an exploration is the same each time it is made from its seed, and loses just the faults it is told to lose")
     func isRepeatable() {
         for seed in UInt64(0)..<50 {

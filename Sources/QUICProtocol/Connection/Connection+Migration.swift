@@ -167,6 +167,9 @@ extension QUICConnection {
         if paths[index].localIDSequence != paths[oldIndex].localIDSequence {
             giveConnectionID(toPathAt: index)
             if remoteIDs.id(of: paths[index].id) == nil { paths[index].needsAnotherConnectionID = true }
+        } else if paths[oldIndex].needsAnotherConnectionID {
+            // What goes along is the ID of a place that the peer left before.
+            paths[index].needsAnotherConnectionID = true
         }
         // Nor may the path fall silent when no ID is left: none could come while nothing is sent.
         remoteIDs.share(from: paths[oldIndex].id, with: paths[index].id)
