@@ -272,8 +272,10 @@ extension QUICConnection {
     /// sends little else would hear of the loss only by a probe timeout.
     mutating func resendNewestGrants() {
         let space = PacketNumberSpaceID.application
+        // With more in flight the peer gets enough to acknowledge that losses show soon.
+        guard spaces[space].packetsInFlight <= Self.packetsWithGrants else { return }
         let end = spaces[space].nextPacketNumber
-        var next = spaces[space].nextOutstanding(after: end - min(end, Self.packetsWithGrants))
+        var next = spaces[space].nextOutstanding(after: end - min(end, UInt64(Self.packetsWithGrants)))
         while let number = next {
             for index in spaces[space].outstandingPacket(number)?.frames ?? 0..<0 {
                 let frame = spaces[space].frame(at: index)
@@ -287,7 +289,7 @@ extension QUICConnection {
     }
 
     /// How far back grants are looked for, so that a peer that moves with each packet costs no more.
-    private static var packetsWithGrants: PacketNumber { 64 }
+    private static var packetsWithGrants: Int { 64 }
 
     /// Marks what the oldest packets carried to be sent again. They stay in flight: they may yet be acknowledged.
     mutating func resendOldest(in space: PacketNumberSpaceID, packets count: Int) {

@@ -62,7 +62,7 @@ extension QUICConnection {
         guard let index = paths.index(of: id) else { return }
         paths[index].lastUsed = now
         paths[index].lastHeard = now
-        guard role == .server else { return }
+        guard role == .server, !isPiledUp else { return }
         if index == paths.activeIndex {
             // Who is heard again where a validation had failed gets another chance.
             if level == .oneRTT { proveActivePath(now: now) }
@@ -78,13 +78,31 @@ extension QUICConnection {
         }
     }
 
+    /// So much is out that was never acknowledged that the peer means to have it pile up: four times what the largest window
+    /// holds. Moves and challenges have packets sent beyond any window, so they are ignored by then. One that acknowledges does
+    /// not come here: what its moves leave behind is acknowledged or lost in a few round trips (M40).
+    private var isPiledUp: Bool {
+        let count = spaces.application.packetsInFlight
+        guard count > Self.packetsWithoutQuestion else { return false }
+        var window = 0
+        for index in 0..<paths.count { window = max(window, paths[index].recovery.congestion.window) }
+        return count > 4 * window / ConnectionConfiguration.minimumUDPPayload
+    }
+
+    /// Fewer packets in flight never count as piled up.
+    static var packetsWithoutQuestion: Int { 1 << 13 }
+
     /// Notes under which of our IDs the peer sends on a path. If it comes back to a path under another ID than before, it
     /// does not want the two to be linked: the path needs another ID of the peer's, too (M17).
     mutating func noteLocalID(_ id: ConnectionID, onPathAt index: Int) {
         guard let sequence = localIDs.sequence(of: id), sequence != paths[index].localIDSequence else { return }
         if let old = paths[index].localIDSequence {
             if index != paths.activeIndex {
-                if remoteIDs.unusedCount > 0 { releaseConnectionID(ofPathAt: index) }
+                if remoteIDs.unusedCount > 0 {
+                    releaseConnectionID(ofPathAt: index)
+                } else if paths[index].destinationID != nil {
+                    paths[index].needsAnotherConnectionID = true
+                }
             } else if role == .server, sequence > old {
                 // A copy of the packet with which the peer moves may have come first, from where it seemed to be already:
                 // the IDs that go on with it to the peer's true place must not be those of the place it left.
@@ -104,7 +122,9 @@ extension QUICConnection {
 
     /// The peer issued IDs: paths that go on under one by which others know them get one of their own.
     mutating func renewSharedConnectionIDs() {
-        for index in 0..<paths.count where paths[index].needsAnotherConnectionID && remoteIDs.unusedCount > 0 {
+        // The path in use first: the others may be an attacker's.
+        for index in [paths.activeIndex] + (0..<paths.count)
+        where paths[index].needsAnotherConnectionID && remoteIDs.unusedCount > 0 {
             renewConnectionID(ofPathAt: index)
         }
     }
@@ -145,7 +165,8 @@ extension QUICConnection {
         moves.unproved = paths.active.isValidated ? nil : paths.activeID
         proveActivePath(now: now)
         // An attacker may have raced a copied packet ahead: whoever is at the old address can then answer (M14, section 9.3.3).
-        if old.isValidated, !old.validator.isRunning, handshake.isComplete {
+        if old.isValidated, !old.validator.isRunning || old.isProvingSize, handshake.isComplete {
+            paths[oldIndex].isProvingSize = false
             startValidation(ofPathAt: oldIndex, now: now)
         }
         // The packet that moved the peer may have closed the old path as well.
@@ -167,7 +188,7 @@ extension QUICConnection {
         if paths[index].localIDSequence != paths[oldIndex].localIDSequence {
             giveConnectionID(toPathAt: index)
             if remoteIDs.id(of: paths[index].id) == nil { paths[index].needsAnotherConnectionID = true }
-        } else if paths[oldIndex].needsAnotherConnectionID {
+        } else if paths[oldIndex].needsAnotherConnectionID, paths[index].destinationID == nil {
             // What goes along is the ID of a place that the peer left before.
             paths[index].needsAnotherConnectionID = true
         }
@@ -182,6 +203,7 @@ extension QUICConnection {
         // A peer whose IDs have no bytes has one for all paths.
         guard paths[index].destinationID == nil else { return }
         paths[index].destinationID = remoteIDs.take(for: id)
+        if paths[index].destinationID != nil { paths[index].needsAnotherConnectionID = false }
         noteTokenChanges()
         if paths[index].destinationID == nil { noteLackOfConnectionID(ofPathAt: index) }
     }
@@ -204,6 +226,7 @@ extension QUICConnection {
         guard let index = paths.index(of: id) else { return }
         paths[index].statistics.challengesReceived += 1
         // Only the newest is answered (M16).
+        guard !isPiledUp else { return }
         paths[index].pendingResponse = data
         // A client hears in this way that a NAT has moved it.
         if index == paths.activeIndex { ackFrequency.disturbed(now: clock, needsAnswer: false) }
@@ -266,9 +289,13 @@ extension QUICConnection {
 
     private mutating func validationFailed(at index: Int, now: Instant) {
         let id = paths[index].id
-        // A path that has fallen silent altogether says nothing about sizes.
+        // Something was heard after the first challenge should have been answered: a path that has fallen silent altogether says
+        // nothing about sizes, nor does one to which nothing could be sent.
+        let wasHeard =
+            paths[index].lastHeard > paths[index].validator.startedAt + paths[index].recovery.rtt.smoothed * 2
+        let isTooSmall = paths[index].isProvingSize && !paths[index].hasSendError && wasHeard
         let failure: PathFailure =
-            paths[index].isProvingSize && paths[index].lastHeard > paths[index].validator.lastChallengeAt
+            isTooSmall
             ? .datagramsTooLarge : paths[index].isWaitingForConnectionID ? .noConnectionIDAvailable : .noResponse
         paths[index].validationFailed()
         events.append(.path(.failed(id, failure)))

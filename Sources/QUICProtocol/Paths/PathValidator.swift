@@ -31,8 +31,7 @@ struct PathValidator {
     private(set) var nextChallengeAt: Instant = .distantFuture
     /// When the validation fails, while running.
     private(set) var failsAt: Instant = .distantFuture
-    /// When the newest challenge left.
-    private(set) var lastChallengeAt: Instant = .zero
+    private(set) var startedAt: Instant = .zero
 
     /// - Parameters:
     ///   - interval: the time to the first resend; each further one takes twice as long as that before.
@@ -42,7 +41,7 @@ struct PathValidator {
         outstanding = []
         self.interval = max(interval, .milliseconds(1))
         nextChallengeAt = now
-        lastChallengeAt = now
+        startedAt = now
         failsAt = now + timeout
     }
 
@@ -60,7 +59,6 @@ struct PathValidator {
         if outstanding.count == Self.maximumOutstanding { outstanding.removeFirst() }
         outstanding.append(Challenge(data: data, sentAt: now, isPadded: isPadded))
         challengesSent += 1
-        lastChallengeAt = now
         nextChallengeAt = now + interval
         interval = interval * 2
     }

@@ -76,6 +76,28 @@ struct PeerMoveTests {
         #expect(try pair.onClient { $0.streams.peek(id)?.pointee.send.limit } ?? 0 >= 40_000)
     }
 
+    @Test("a peer that moves to and fro and never acknowledges piles nothing up without end (M40)")
+    func neverAcknowledges() throws {
+        let pair = try established()
+        let ports = [pair.clientAddress.port, pair.clientAddress.port + 1]
+        for port in ports {
+            pair.clientAddress.port = port
+            try ping(pair)
+        }
+        try pair.onServer { connection in
+            for index in 0..<connection.paths.count { verify(connection.paths[index].isValidated) }
+        }
+        // It hears nothing any more, and so acknowledges nothing.
+        pair.passes = { side, _ in side == .client }
+        for count in 0..<10_000 {
+            pair.clientAddress.port = ports[count % 2]
+            try ping(pair)
+        }
+        let inFlight = try pair.onServer { $0.spaces.application.packetsInFlight }
+        #expect(inFlight >= QUICConnection.packetsWithoutQuestion)
+        #expect(inFlight <= QUICConnection.packetsWithoutQuestion + 100)
+    }
+
     @Test("a new IP address starts with new congestion state (M12)")
     func address() throws {
         let pair = try established()
