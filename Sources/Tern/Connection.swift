@@ -107,8 +107,8 @@ public struct Connection: Sendable {
     /// - Parameters:
     ///   - remote: one of ``serverAddresses``, of a family that the transport has a socket for: so a connection moves between
     ///     IPv4 and IPv6. Nil: the address in use, or another one of the server's if the transport cannot reach that.
-    /// - Throws: `MigrationError` (`.serverCannotMigrate`, `.migrationDisabledByPeer`, `.tooManyPaths`, `.pathExists`,
-    ///   `.unknownServerAddress`);
+    /// - Throws: `MigrationError` (`.serverCannotMigrate`, `.migrationDisabled`, `.migrationDisabledByPeer`,
+    ///   `.peerUsesNoConnectionIDs`, `.tooManyPaths`, `.pathExists`, `.unknownServerAddress`);
     ///   ``TernError/transportOnAnotherEventLoop``, ``TernError/addressFamilyUnavailable(_:)``,
     ///   ``TernError/transportClosed``; the `CloseReason` of a connection that has ended.
     public func addPath(over transport: Transport, to remote: NetworkAddress? = nil) async throws -> Path {

@@ -57,7 +57,8 @@ public struct Path: Sendable, Identifiable {
     /// Sends the application's data this way from now on, under a connection ID that was not seen on any other path
     /// (RFC 9000, sections 9.2 and 9.5).
     ///
-    /// - Throws: `.notValidated` in mode `.validated` if no probe has succeeded yet; `.noConnectionIDAvailable`.
+    /// - Throws: `.notValidated` if no probe has succeeded yet, in mode `.withoutValidation` only towards an address of the
+    ///   server's that has never answered; `.noConnectionIDAvailable`, `.transportLost`, `.migrationDisabled` and others.
     public func `switch`(_ mode: SwitchMode = .validated) async throws(MigrationError) {
         try await migrating { () async throws in
             try await driver.switchPath(to: id, withoutValidation: mode == .withoutValidation)
@@ -73,7 +74,8 @@ public struct Path: Sendable, Identifiable {
     /// stays where it is until you ``switch(_:)``. The connection does not go back by itself.
     ///
     /// With ``Connection/migration`` `.automatic` a path's priority comes before its network's rank, in every choice among
-    /// networks that the policy has a path over; one without a priority counts as `.available`.
+    /// networks that the policy has a path over; one without a priority counts as `.available`. With `.disabled` it has no
+    /// effect.
     ///
     /// ```swift
     /// let cellular = try await connection.addPath(over: mobile)

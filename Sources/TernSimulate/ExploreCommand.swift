@@ -12,7 +12,7 @@ struct ExploreCommand: ParsableCommand {
         abstract: "Runs random topologies, workloads and faults, one a seed, checked by the invariants alone.",
         discussion: "A seed that fails is run again with fewer faults, and the command that replays it is printed.")
 
-    @Option(help: "The seeds, as 0..<20000.")
+    @Option(help: "The seeds, as 0...19999, or as 0..<20000 in quotes.")
     var seeds = SeedRange(0..<1_000)
 
     @Option(help: "How many to run at once.")

@@ -32,7 +32,7 @@ public struct MigrationPolicy: Hashable, Sendable {
 
 /// Limits and delays of the automatic policy (M36 to M38). The defaults suit a telephone and a laptop.
 public struct AutomaticMigration: Hashable, Sendable {
-    /// Times that one network is left because it degraded, until a quiet period has passed (M38).
+    /// Times that one network is left because it degraded or was suspected, until a quiet period has passed (M38).
     public var movesOnDegrading = 5
     /// Times that one network is left because the system refused to send, until a quiet period has passed (M38).
     public var movesOnErrors = 5

@@ -78,13 +78,13 @@ public enum PathEvent: Hashable, Sendable {
     case restored(PathID)
     case closed(PathID)
     /// Nothing was answered on the active path for two probe timeouts. Told, as is `silent`, only where the automatic policy has
-    /// another network to ask about (decision 31).
+    /// another network to ask about (decision 31). It ends with `recovered`, or goes on to `silent` and `degraded`.
     case suspected(PathID)
     /// Nothing was answered on the suspected path for three probe timeouts, although much was sent.
     case silent(PathID)
     /// The active path makes no progress: nothing was answered for four probe timeouts (M35). It may recover.
     case degraded(PathID)
-    /// The active path makes progress again, or the system sends there again.
+    /// The active path makes progress again after `suspected`, `silent` or `degraded`, or the system sends there again.
     case recovered(PathID)
     /// A path waits for the peer to issue a connection ID; told once for each time that it has to.
     case connectionIDsExhausted(PathID)
