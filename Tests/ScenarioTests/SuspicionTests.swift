@@ -81,7 +81,10 @@ struct SuspicionScenarioTests {
         let (without, with) = totals.withLock { ($0[false] ?? Totals(), $0[true] ?? Totals()) }
         print("loss, \(load.rawValue): without suspicion \(without), with \(with)")
         #expect(with.runs == without.runs && with.runs > 0)
-        #expect(without.suspicions == 0 && with.suspicions <= with.runs)
+        #expect(without.suspicions == 0)
+        // A seed that is played again says nothing about the many.
+        guard with.runs >= 10 else { return }
+        #expect(with.suspicions <= with.runs)
         // Bursts that outlast three probe timeouts and not four are rare: a move in ten runs of a minute or less.
         #expect(with.moves <= without.moves + with.runs / 10)
     }

@@ -70,7 +70,11 @@ extension QUICConnection {
         return since + probeTimeout(in: .application) * quarters / 4
     }
 
-    mutating func noteLackOfProgress() {
+    mutating func noteLackOfProgress(now: Instant) {
+        // The probe timeout may have become shorter meanwhile, so that several quarters have passed at once.
+        let since = timers.answerAwaitedSince ?? now
+        let quarter = max(probeTimeout(in: .application).rawValue / 4, 1)
+        timers.silence.skip(toQuarter: (now - since).rawValue / quarter)
         guard timers.isWatchful, timers.silence.nextQuarter < SilenceWatch.degraded else {
             paths.active.isDegraded = true
             return events.append(.path(.degraded(paths.activeID)))
@@ -121,6 +125,10 @@ struct SilenceWatch {
     var nextQuarter: Int64 = 4
     private(set) var isSuspected = false
     private var isSilent = false
+
+    mutating func skip(toQuarter passed: Int64) {
+        nextQuarter = min(max(nextQuarter, passed), Self.degraded)
+    }
 
     /// True once.
     mutating func isSuspectedNow() -> Bool {

@@ -110,7 +110,7 @@ extension QUICConnection {
         if let (instant, timer) = lossDeadline(), now >= instant { lossDeadlineExpired(timer, now: now) }
         if let instant = timers.pacingDeadline, now >= instant { timers.pacingDeadline = nil }
         if let instant = pingDeadline, now >= instant { sendPing(now: now) }
-        if let instant = progressDeadline, now >= instant { noteLackOfProgress() }
+        if let instant = progressDeadline, now >= instant { noteLackOfProgress(now: now) }
         pathDeadlineExpired(now: now)
         preferredAddressDeadlineExpired(now: now)
         protection.expireOldKeys(now: now)

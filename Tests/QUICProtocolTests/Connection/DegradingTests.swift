@@ -68,6 +68,27 @@ struct DegradingTests {
         #expect(Self.told(pair).last == .recovered(PathID(0)) && Self.told(pair).count == 4)
     }
 
+    @Test("several steps that are due at once are taken at once, and the next is in the future")
+    func late() throws {
+        let pair = try Self.pair()
+        let timeout = try pair.onClient { connection in
+            connection.timers.isWatchful = true
+            return connection.probeTimeout
+        }
+        pair.passes = { _, _ in false }
+        try Self.write(500, on: pair)
+        pair.exchange()
+        // As when the probe timeout has become shorter since the last step.
+        pair.now += timeout * 5 / 2
+        let next = try pair.onClient { connection in
+            connection.noteLackOfProgress(now: pair.now)
+            return connection.progressDeadline
+        }
+        pair.exchange()
+        #expect(Self.told(pair) == [.suspected(PathID(0))])
+        #expect(try #require(next) > pair.now)
+    }
+
     @Test("is not silent while fewer than six packets wait for an answer: it may be chance (M36)")
     func fewUnanswered() throws {
         let pair = try Self.pair()
