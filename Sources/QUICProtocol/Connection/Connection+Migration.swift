@@ -225,8 +225,8 @@ extension QUICConnection {
     mutating func receivePathChallenge(_ data: UInt64, on id: PathID) {
         guard let index = paths.index(of: id) else { return }
         paths[index].statistics.challengesReceived += 1
-        // Only the newest is answered (M16).
         guard !isPiledUp else { return }
+        // Only the newest is answered (M16).
         paths[index].pendingResponse = data
         // A client hears in this way that a NAT has moved it.
         if index == paths.activeIndex { ackFrequency.disturbed(now: clock, needsAnswer: false) }
@@ -293,10 +293,12 @@ extension QUICConnection {
         // nothing about sizes, nor does one to which nothing could be sent.
         let wasHeard =
             paths[index].lastHeard > paths[index].validator.startedAt + paths[index].recovery.rtt.smoothed * 2
-        let isTooSmall = paths[index].isProvingSize && !paths[index].hasSendError && wasHeard
-        let failure: PathFailure =
-            isTooSmall
-            ? .datagramsTooLarge : paths[index].isWaitingForConnectionID ? .noConnectionIDAvailable : .noResponse
+        let failure: PathFailure
+        if paths[index].isProvingSize, !paths[index].hasSendError, wasHeard {
+            failure = .datagramsTooLarge
+        } else {
+            failure = paths[index].isWaitingForConnectionID ? .noConnectionIDAvailable : .noResponse
+        }
         paths[index].validationFailed()
         events.append(.path(.failed(id, failure)))
         guard role == .server else {

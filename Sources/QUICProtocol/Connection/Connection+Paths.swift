@@ -171,11 +171,13 @@ extension QUICConnection {
         let isSameNetwork =
             oldTuple.local.hasSameIP(as: paths.active.tuple.local)
             && oldTuple.remote.hasSameIP(as: paths.active.tuple.remote)
-        if reason != .application { resendNewestGrants() }
-        if reason != .application, !isSameNetwork {
-            spaces.application.received.acknowledgementDropped(now: clock)
-            resendOldest(in: .application, packets: 2)
-            streams.resendHeads(upTo: 2 * paths.active.maximumDatagramSize)
+        if reason != .application {
+            resendNewestGrants()
+            if !isSameNetwork {
+                spaces.application.received.acknowledgementDropped(now: clock)
+                resendOldest(in: .application, packets: 2)
+                streams.resendHeads(upTo: 2 * paths.active.maximumDatagramSize)
+            }
         }
         events.append(.path(.switched(from: old, to: paths.activeID, reason)))
         startDiscovery(ofPathAt: paths.activeIndex)

@@ -133,7 +133,8 @@ public struct Exploration: Sendable {
         if oneIn(6) { scenario.credentials = largeCredentials }
         if oneIn(5) {
             scenario.ending = .serverCloses
-            // Where the NAT has rebound meanwhile, or an attacker is at it, a server's last word may not arrive, and nothing else does.
+            // Where the NAT has rebound meanwhile, or an attacker is at it, a server's last word may not arrive, and nothing
+            // else does.
             scenario.expectedClientClose = { reason in
                 switch reason {
                 case .application(_, _, byPeer: true), .idleTimeout, .noViablePath, .statelessReset: true

@@ -22,6 +22,17 @@ struct DegradingTests {
         }
     }
 
+    /// Nothing arrives any more, and the policy has another network to ask about.
+    ///
+    /// - Returns: the client's probe timeout.
+    private static func silence(_ pair: EnginePair) throws -> Nanoseconds {
+        pair.passes = { _, _ in false }
+        return try pair.onClient { connection in
+            connection.timers.isWatchful = true
+            return connection.probeTimeout
+        }
+    }
+
     private static func told(_ pair: EnginePair) -> [PathEvent] {
         (pair.events[.client] ?? []).compactMap { event in
             guard case .path(let event) = event else { return nil }
@@ -49,11 +60,7 @@ struct DegradingTests {
     @Test("is suspected after two and silent after three, where the policy has another network to ask (M36)")
     func suspected() throws {
         let pair = try Self.pair()
-        let timeout = try pair.onClient { connection in
-            connection.timers.isWatchful = true
-            return connection.probeTimeout
-        }
-        pair.passes = { _, _ in false }
+        let timeout = try Self.silence(pair)
         try Self.write(500, on: pair)
         pair.run(for: timeout * 2 - .microseconds(1))
         #expect(Self.told(pair).isEmpty)
@@ -71,11 +78,7 @@ struct DegradingTests {
     @Test("several steps that are due at once are taken at once, and the next is in the future")
     func late() throws {
         let pair = try Self.pair()
-        let timeout = try pair.onClient { connection in
-            connection.timers.isWatchful = true
-            return connection.probeTimeout
-        }
-        pair.passes = { _, _ in false }
+        let timeout = try Self.silence(pair)
         try Self.write(500, on: pair)
         pair.exchange()
         // As when the probe timeout has become shorter since the last step.
@@ -92,11 +95,7 @@ struct DegradingTests {
     @Test("is not silent while fewer than six packets wait for an answer: it may be chance (M36)")
     func fewUnanswered() throws {
         let pair = try Self.pair()
-        let timeout = try pair.onClient { connection in
-            connection.timers.isWatchful = true
-            return connection.probeTimeout
-        }
-        pair.passes = { _, _ in false }
+        let timeout = try Self.silence(pair)
         // A window that losses have made small: two packets fill it.
         try pair.onClient { $0.paths.active.recovery.congestion.persistentCongestion(now: pair.now) }
         try Self.write(1_000, on: pair)
@@ -107,11 +106,7 @@ struct DegradingTests {
     @Test("a suspicion ends with the first acknowledgement, and nothing is degraded (M36)")
     func suspicionEnds() throws {
         let pair = try Self.pair()
-        let timeout = try pair.onClient { connection in
-            connection.timers.isWatchful = true
-            return connection.probeTimeout
-        }
-        pair.passes = { _, _ in false }
+        let timeout = try Self.silence(pair)
         try Self.write(500, on: pair)
         pair.run(for: timeout * 2 + .milliseconds(1))
         pair.passes = { _, _ in true }

@@ -284,12 +284,7 @@ struct MigrationPolicyTests {
         for _ in 0..<5 {
             trace.event(.degraded(trace.active))
             trace.answer("cellular")
-            #expect(trace.activeNetwork == "cellular")
-            trace.answer("wifi")
-            trace.pass(.milliseconds(20))
-            trace.answer("wifi")
-            #expect(trace.activeNetwork == "wifi")
-            trace.answer("cellular")
+            trace.returnFromCellular()
         }
         for _ in 0..<4 {
             _ = trace.take()

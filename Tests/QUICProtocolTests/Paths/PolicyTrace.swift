@@ -118,4 +118,14 @@ struct PolicyTrace {
         defer { decisions = [] }
         return decisions
     }
+
+    /// Expects to be on cellular, and to go back to WiFi when that has worked for 20 ms; cellular stands by again.
+    mutating func returnFromCellular() {
+        #expect(activeNetwork == "cellular")
+        answer("wifi")
+        pass(.milliseconds(20))
+        answer("wifi")
+        #expect(activeNetwork == "wifi")
+        answer("cellular")
+    }
 }

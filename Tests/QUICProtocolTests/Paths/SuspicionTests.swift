@@ -132,12 +132,7 @@ struct SuspicionTests {
                 trace.event(.degraded(trace.active))
                 trace.answer("cellular")
             }
-            #expect(trace.activeNetwork == "cellular")
-            trace.answer("wifi")
-            trace.pass(.milliseconds(20))
-            trace.answer("wifi")
-            #expect(trace.activeNetwork == "wifi")
-            trace.answer("cellular")
+            trace.returnFromCellular()
         }
         _ = trace.take()
         trace.event(.suspected(trace.active))
