@@ -8,7 +8,8 @@ import QUICProtocol
 /// - no address gets more than three times what came from it before it is validated, after every datagram (M15);
 /// - no packet number of application data is used twice, so no nonce is: keys change, the numbers go on (RFC 9001,
 ///   section 5.3);
-/// - a client uses no connection ID on two paths or towards two addresses, and a server only where its client did, or had no other left (M17);
+/// - a client uses no connection ID on two paths or towards two addresses, and a server only where its client did, or had no other left
+///   (M17);
 /// - the bytes in flight of every path are the sum of its packets, and what a peer can fill stays within its limits (M40):
 ///   `QUICConnection.brokenInvariant`;
 /// - deadlines that were handled give way to ones in the future, and none is left when the connection is over.
@@ -31,26 +32,37 @@ struct ConnectionBooks {
     /// Of a client, the server's address to which each was first used.
     var remoteByDestinationID: [ConnectionID: NetworkAddress] = [:]
     var sharedDestinationIDCount = 0
-    /// By connection ID of ours, the addresses from which the peer, or somebody with copies, sent to it.
+    /// Our ID in the handshake.
+    var firstLocalID: ConnectionID?
+    /// By connection ID of ours, the addresses from which packets of the peer's came to it, or the first copies of such; all of
+    /// the handshake's as one, of no length.
     var sourcesByLocalID: [ConnectionID: Set<NetworkAddress>] = [:]
+    /// How many packets the connection has taken in: what is forged or comes twice does not count.
+    var packetsTaken: UInt64 = 0
     var highestNumberSent: UInt64?
     /// Deadlines handled one after the other, each of which left one that was due.
     var deadlinesInARow = 0
 
-    mutating func noteReceived(
-        _ datagram: SimulatedDatagram, role: Role, idLength: Int, now: Instant, on record: ConnectionRecord
-    ) {
+    /// - Parameter mayLink: packets in it were taken in, or may be yet, when their keys are there.
+    mutating func noteReceived(_ datagram: SimulatedDatagram, idLength: Int, mayLink: Bool, on record: ConnectionRecord)
+    {
         record.datagramsReceived += 1
         record.bytesReceived += datagram.payload.count
-        guard role == .server else { return }
+        guard record.role == .server else { return }
         ledgers[datagram.source, default: .init()].received += datagram.payload.count
         if record.handshakeConfirmedAt == nil, datagram.containsHandshakePacket {
             ledgers[datagram.source]?.isValidated = true
         }
-        let id =
-            datagram.shortHeaderDestinationID(length: idLength)
-            ?? datagram.longHeaderIDs.flatMap { ConnectionID($0.destination) }
-        if let id { sourcesByLocalID[id, default: []].insert(datagram.source) }
+        if mayLink, let id = localID(of: datagram, idLength: idLength) {
+            sourcesByLocalID[id, default: []].insert(datagram.source)
+        }
+    }
+
+    /// The ID of ours that a datagram came to. In the handshake that is the first, or what the client made up in its place.
+    private func localID(of datagram: SimulatedDatagram, idLength: Int) -> ConnectionID? {
+        if datagram.hasLongHeader { return .empty }
+        let id = datagram.shortHeaderDestinationID(length: idLength)
+        return id == firstLocalID ? .empty : id
     }
 
     /// Whether the peer sent from both addresses to one ID of ours, and so linked them itself.
@@ -68,6 +80,9 @@ extension SimulatedEndpoint {
         _ datagram: SimulatedDatagram, of connection: inout QUICConnection, _ record: ConnectionRecord
     ) {
         if record.role == .server { checkAmplification(datagram, of: connection, record) }
+        if record.books.firstLocalID == nil, let source = datagram.longHeaderIDs?.source {
+            record.books.firstLocalID = ConnectionID(source)
+        }
         checkConnectionID(datagram, of: &connection, record)
         checkPacketNumber(datagram, of: &connection, record)
     }

@@ -150,18 +150,27 @@ public final class SimulatedEndpoint: DatagramReceiver {
             guard let record = recordByHandle[handle] else {
                 return network.journal.violation("\(name): a datagram went to a connection that was removed")
             }
-            record.books.noteReceived(datagram, role: record.role, idLength: idLength, now: now, on: record)
-            touch(record)
+            noteReceived(datagram, on: record)
         case .accepted(let handle):
-            let record = adopt(handle, role: .server)
-            record.books.noteReceived(datagram, role: record.role, idLength: idLength, now: now, on: record)
-            touch(record)
+            noteReceived(datagram, on: adopt(handle, role: .server))
         case .response:
             respond(to: datagram, on: interface)
         case .dropped:
             droppedDatagrams += 1
             network.journal.note("\(name) drops a datagram of \(datagram.payload.count) B from \(datagram.source)")
         }
+    }
+
+    private func noteReceived(_ datagram: SimulatedDatagram, on record: ConnectionRecord) {
+        let state = engine.withConnection(record.handle) { ($0.statistics.packetsReceived, $0.isHandshakeComplete) }
+        var mayLink = false
+        if let (packetsTaken, isHandshakeComplete) = state {
+            // Before its keys are there a packet is kept, and taken in later.
+            mayLink = packetsTaken > record.books.packetsTaken || !isHandshakeComplete
+            record.books.packetsTaken = packetsTaken
+        }
+        record.books.noteReceived(datagram, idLength: idLength, mayLink: mayLink, on: record)
+        touch(record)
     }
 
     private func adopt(_ handle: ConnectionHandle, role: Role) -> ConnectionRecord {

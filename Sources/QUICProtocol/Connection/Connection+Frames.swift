@@ -79,23 +79,6 @@ extension QUICConnection {
         }
     }
 
-    private mutating func receiveNewConnectionID(_ frame: NewConnectionIDFrame, now: Instant) throws(TransportError) {
-        let bereft = try remoteIDs.receive(frame)
-        // The active path first: it must not be left without an ID.
-        for id in bereft where id == paths.activeID { replaceConnectionID(ofPath: id) }
-        for id in bereft where id != paths.activeID { replaceConnectionID(ofPath: id) }
-        if paths.active.destinationID == nil { replaceConnectionID(ofPath: paths.activeID) }
-        renewSharedConnectionIDs()
-        serveWaitingPaths(now: now)
-        noteTokenChanges()
-    }
-
-    private mutating func replaceConnectionID(ofPath id: PathID) {
-        guard let index = paths.index(of: id) else { return }
-        paths[index].destinationID = remoteIDs.take(for: id)
-        if paths[index].destinationID == nil { events.append(.path(.connectionIDsExhausted(id))) }
-    }
-
     private mutating func receiveRetireConnectionID(
         _ sequence: UInt64, packetID: ConnectionID, now: Instant
     ) throws(TransportError) {
@@ -104,12 +87,5 @@ extension QUICConnection {
         let gone = try localIDs.retire(sequence: sequence, usedByPacket: packetID, now: now, lingerUntil: now + linger)
         for id in gone { routingChanges.append(.removeID(id)) }
         forgetPaths(usingLocalID: sequence)
-    }
-
-    /// Tells the endpoint which reset tokens may come in from now on.
-    mutating func noteTokenChanges() {
-        for change in remoteIDs.takeTokenChanges() {
-            routingChanges.append(change.isActive ? .addToken(change.token) : .removeToken(change.token))
-        }
     }
 }

@@ -71,7 +71,8 @@ extension QUICConnection {
         while let output = tls?.nextOutput() {
             switch output {
             case .bytes(let level, let bytes):
-                crypto[level].enqueue(bytes)
+                // A level that is over has no stream any more.
+                if protection.canSeal(level) { crypto[level].enqueue(bytes) }
             case .secret(let secret, let suite, let level, let forReading):
                 try protection.install(secret, suite: suite, level: level, forReading: forReading)
             }

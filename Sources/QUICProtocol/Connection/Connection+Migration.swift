@@ -92,43 +92,6 @@ extension QUICConnection {
     /// Fewer packets in flight never count as piled up.
     static var packetsWithoutQuestion: Int { 1 << 13 }
 
-    /// Notes under which of our IDs the peer sends on a path. If it comes back to a path under another ID than before, it
-    /// does not want the two to be linked: the path needs another ID of the peer's, too (M17).
-    mutating func noteLocalID(_ id: ConnectionID, onPathAt index: Int) {
-        guard let sequence = localIDs.sequence(of: id), sequence != paths[index].localIDSequence else { return }
-        if let old = paths[index].localIDSequence {
-            if index != paths.activeIndex {
-                if remoteIDs.unusedCount > 0 {
-                    releaseConnectionID(ofPathAt: index)
-                } else if paths[index].destinationID != nil {
-                    paths[index].needsAnotherConnectionID = true
-                }
-            } else if role == .server, sequence > old {
-                // A copy of the packet with which the peer moves may have come first, from where it seemed to be already:
-                // the IDs that go on with it to the peer's true place must not be those of the place it left.
-                renewConnectionID(ofPathAt: index)
-            }
-        }
-        paths[index].localIDSequence = sequence
-    }
-
-    /// Takes another ID of the peer's for a path: at once, or as soon as there is one.
-    private mutating func renewConnectionID(ofPathAt index: Int) {
-        paths[index].needsAnotherConnectionID = remoteIDs.unusedCount == 0
-        guard !paths[index].needsAnotherConnectionID else { return }
-        releaseConnectionID(ofPathAt: index)
-        giveConnectionID(toPathAt: index)
-    }
-
-    /// The peer issued IDs: paths that go on under one by which others know them get one of their own.
-    mutating func renewSharedConnectionIDs() {
-        // The path in use first: the others may be an attacker's.
-        for index in [paths.activeIndex] + (0..<paths.count)
-        where paths[index].needsAnotherConnectionID && remoteIDs.unusedCount > 0 {
-            renewConnectionID(ofPathAt: index)
-        }
-    }
-
     /// The peer probes a path, and may soon move to it: prove it ahead, under IDs of its own (RFC 9000, section 9.1).
     mutating func prepareProof(ofPathAt index: Int, now: Instant) {
         giveConnectionID(toPathAt: index)
@@ -155,7 +118,7 @@ extension QUICConnection {
         } else {
             events.append(.path(.restored(paths[index].id)))
         }
-        chooseConnectionID(forPathAt: index, movedFrom: oldIndex)
+        chooseConnectionID(ofPathAt: index, movedFrom: oldIndex)
         statistics.peerMoves += 1
         let isSameAddress = isToPreferredAddress && old.tuple.remote == paths[index].tuple.remote
         let move: PeerMove = isPortOnly ? .portOnly : isSameAddress ? .preferredAddress : .address
@@ -180,32 +143,6 @@ extension QUICConnection {
             paths[index].state != .transportLost
         else { return }
         startValidation(ofPathAt: index, now: now)
-    }
-
-    /// A peer that moved under a new ID of ours is answered under a new ID of its; one that kept the ID did not choose
-    /// to move, and the ID moves with it (M17, RFC 9000, section 9.5).
-    private mutating func chooseConnectionID(forPathAt index: Int, movedFrom oldIndex: Int) {
-        if paths[index].localIDSequence != paths[oldIndex].localIDSequence {
-            giveConnectionID(toPathAt: index)
-            if remoteIDs.id(of: paths[index].id) == nil { paths[index].needsAnotherConnectionID = true }
-        } else if paths[oldIndex].needsAnotherConnectionID, paths[index].destinationID == nil {
-            // What goes along is the ID of a place that the peer left before.
-            paths[index].needsAnotherConnectionID = true
-        }
-        // Nor may the path fall silent when no ID is left: none could come while nothing is sent.
-        remoteIDs.share(from: paths[oldIndex].id, with: paths[index].id)
-        paths[index].destinationID = remoteIDs.id(of: paths[index].id)
-    }
-
-    /// Takes an unused ID for a path that has none; the path used least recently gives way if none is left.
-    private mutating func giveConnectionID(toPathAt index: Int) {
-        let id = paths[index].id
-        // A peer whose IDs have no bytes has one for all paths.
-        guard paths[index].destinationID == nil else { return }
-        paths[index].destinationID = remoteIDs.take(for: id)
-        if paths[index].destinationID != nil { paths[index].needsAnotherConnectionID = false }
-        noteTokenChanges()
-        if paths[index].destinationID == nil { noteLackOfConnectionID(ofPathAt: index) }
     }
 
     /// Starts a validation that nobody set a limit for.
@@ -321,8 +258,7 @@ extension QUICConnection {
             }
             return
         }
-        remoteIDs.share(from: id, with: paths[fallback].id)
-        paths[fallback].destinationID = remoteIDs.id(of: paths[fallback].id)
+        chooseConnectionID(ofPathAt: fallback, movedFrom: index)
         events.append(.path(.restored(paths[fallback].id)))
         activate(fallback, reason: .fallback)
         if let failed = paths.index(of: id) { removePath(at: failed) }

@@ -87,28 +87,6 @@ extension QUICConnection {
         return rtt.hasSample ? max(rtt.smoothed * 3, .milliseconds(3)) : configuration.initialRTT
     }
 
-    /// Gives waiting validations their connection IDs, as far as there are any, oldest path first (M3).
-    mutating func serveWaitingPaths(now: Instant) {
-        guard handshake.isConfirmed else { return }
-        for index in 0..<paths.count where paths[index].isWaitingForConnectionID {
-            guard let destination = remoteIDs.take(for: paths[index].id) else {
-                noteLackOfConnectionID(ofPathAt: index)
-                continue
-            }
-            paths[index].destinationID = destination
-            paths[index].isWaitingForConnectionID = false
-            paths[index].validator.repeatChallenge(at: now)
-        }
-        noteTokenChanges()
-    }
-
-    /// A path needs a connection ID of the peer's, and there is none. That is told once, until there is one (M45).
-    mutating func noteLackOfConnectionID(ofPathAt index: Int) {
-        guard !paths[index].isToldToLackConnectionID else { return }
-        paths[index].isToldToLackConnectionID = true
-        events.append(.path(.connectionIDsExhausted(paths[index].id)))
-    }
-
     /// The application does not wait for a probe any longer (M8). What was proved before stays so.
     public mutating func cancelProbe(_ id: PathID) {
         guard let index = paths.index(of: id), paths[index].isProbedByApplication else { return }
@@ -202,17 +180,6 @@ extension QUICConnection {
         releaseConnectionID(ofPathAt: index)
         paths.remove(at: index)
         events.append(.path(.closed(id)))
-    }
-
-    /// Retires the ID that a path sends under.
-    mutating func releaseConnectionID(ofPathAt index: Int) {
-        paths[index].destinationID = nil
-        do throws(TransportError) {
-            try remoteIDs.release(paths[index].id)
-        } catch {
-            fail(error, now: clock)
-        }
-        noteTokenChanges()
     }
 
     /// The system refused to send on a path. Only that path is concerned (M7): what was not sent is lost, and found so.

@@ -25,7 +25,7 @@ struct TimerState {
     var silentSince: Instant = .zero
     /// How long a silence is borne before the next PING (M22); zero: a few round trips.
     var silenceInterval: Nanoseconds = .zero
-    /// The memory that sending takes was given back since the last packet was sent.
+    /// What sending and receiving take in memory was given back since the last packet.
     var isMemoryReleased = false
     /// Since when an answer on the active path is waited for; nil if none is. It begins anew with each sign of progress.
     var answerAwaitedSince: Instant?
@@ -44,6 +44,7 @@ struct TimerState {
         silentSince = now
         idleRestartedAt = now
         hasSentSinceReceived = false
+        isMemoryReleased = false
     }
 
     /// The probe timeout after so many in a row.

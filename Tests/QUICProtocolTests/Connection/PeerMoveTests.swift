@@ -184,6 +184,38 @@ struct PeerMoveTests {
         _ = try pair.upload(10_000)
     }
 
+    @Test(
+        "a client goes back to its first network, raced by copies from the second: no ID of the second goes along (M17)"
+    )
+    func racedReturn() throws {
+        let pair = try established()
+        let first = pair.clientAddress
+        let second = NetworkAddress(203, 0, 113, 9, port: 1_000)
+        let away = FourTuple(
+            transport: TransportID(1), local: NetworkAddress(192, 0, 2, 2, port: 1), remote: pair.serverAddress)
+        let path = try pair.onClient { try $0.addPath(over: away) }
+        pair.clientAddress = second
+        try pair.onClient { try $0.probe(path, timeout: .seconds(1), now: pair.now) }
+        pair.exchange()
+        try pair.onClient { try $0.switchPath(to: path, now: pair.now) }
+        pair.exchange()
+        var usedThere: Set<ConnectionID> = []
+        try pair.onServer { connection in
+            #expect(connection.paths.active.tuple.remote == second)
+            if let id = connection.paths.active.destinationID { usedThere.insert(id) }
+        }
+        // Everything with which it returns is seen from the second network first, and the NAT of the first has forgotten it.
+        try pair.onClient { try $0.switchPath(to: PathID(0), now: pair.now) }
+        pair.exchange()
+        pair.clientAddress = first.withPort(first.port + 1)
+        try ping(pair)
+        try pair.onServer { connection in
+            #expect(connection.paths.active.tuple.remote == pair.clientAddress)
+            let id = try #require(connection.paths.active.destinationID)
+            verify(!usedThere.contains(id))
+        }
+    }
+
     @Test("a thousand addresses in a row leave no more than eight paths (M6, M40)")
     func manyMoves() throws {
         let pair = try established()
