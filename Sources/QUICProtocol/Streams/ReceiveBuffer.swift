@@ -22,6 +22,8 @@ struct ReceiveBuffer: ~Copyable {
     private var beyond = OffsetRangeSet()
 
     private static var blockSize: UInt64 { UInt64(ReceiveBlockPool.blockSize) }
+    /// Entries that a buffer at its end keeps room for.
+    private static let keptCapacity = 8
 
     /// Bytes that can be read now.
     var readable: Int { Int(truncatingIfNeeded: contiguousEnd &- consumed) }
@@ -93,9 +95,15 @@ struct ReceiveBuffer: ~Copyable {
     /// Drops everything that has not been read, and all memory.
     mutating func discard(pool: inout ReceiveBlockPool) {
         releaseBlocks(to: &pool)
-        blocks.reallocate(capacity: 0)
+        // A few words are left to the next stream in this one's place.
+        if blocks.capacity > Self.keptCapacity { blocks.reallocate(capacity: 0) }
         beyond.removeAll()
         contiguousEnd = consumed
+    }
+
+    /// Takes over the storage of a buffer that is done with.
+    mutating func takeStorage(of former: inout ReceiveBuffer) {
+        swap(&blocks, &former.blocks)
     }
 
     private mutating func releaseBlocks(to pool: inout ReceiveBlockPool) {

@@ -52,6 +52,8 @@ struct ReceiveStream: ~Copyable {
         self.window = ReceiveWindow(initial: initialWindow, maximum: maximumWindow)
     }
 
+    mutating func takeStorage(of former: inout ReceiveStream) { buffer.takeStorage(of: &former.buffer) }
+
     /// Neither data nor an error is left to be delivered, and nothing from the peer matters any more.
     var isTerminal: Bool {
         switch state {

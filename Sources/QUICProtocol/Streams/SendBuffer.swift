@@ -127,10 +127,19 @@ struct SendBuffer: ~Copyable {
         }
     }
 
+    /// Chunks that a buffer at its end keeps room for.
+    private static let keptCapacity = 8
+
+    /// Takes over the storage of a buffer that is done with.
+    mutating func takeStorage(of former: inout SendBuffer) {
+        former.chunks.removeAll()
+        swap(&chunks, &former.chunks)
+    }
+
     /// Lets go of all bytes. What was sent stays counted.
     mutating func discard() {
         chunks.removeAll()
-        chunks.reallocate(capacity: 0)
+        if chunks.capacity > Self.keptCapacity { chunks.reallocate(capacity: 0) }
         cursor = 0
         written = next
         acknowledged.removeAll()

@@ -41,6 +41,11 @@ struct SendStream: ~Copyable {
         self.limit = limit
     }
 
+    mutating func takeStorage(of former: inout SendStream) { buffer.takeStorage(of: &former.buffer) }
+
+    /// Lets go of what the application wrote: the stream is over.
+    mutating func release() { buffer.discard() }
+
     /// Nothing is left to be sent or to be acknowledged.
     var isTerminal: Bool {
         switch state {

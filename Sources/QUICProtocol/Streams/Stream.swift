@@ -26,6 +26,13 @@ struct Stream: ~Copyable {
     }
 
     var isTerminal: Bool { receive.isTerminal && send.isTerminal }
+
+    /// Becomes another stream, which keeps the storage of this one's buffers.
+    mutating func renew(as other: consuming Stream) {
+        other.send.takeStorage(of: &send)
+        other.receive.takeStorage(of: &receive)
+        self = other
+    }
 }
 
 struct StreamEventSet: OptionSet {

@@ -14,14 +14,21 @@ struct StreamMap: ~Copyable {
     }
 
     private static let minimumCapacity = 8
+    /// Places of former streams that are kept for new ones: a request after the other allocates nothing.
+    private static let maximumSpares = 8
 
     /// A power of two of slots, or none.
     private var slots = UniqueArray<Slot>()
     private(set) var count = 0
+    /// Streams at their end, which `insert` makes into others.
+    private var spares = UniqueArray<StreamReference>()
 
     var isEmpty: Bool { count == 0 }
     /// Slots to pass to `stream(atSlot:)`.
     var slotCount: Int { slots.count }
+
+    /// Places of former streams that are kept.
+    var spareCount: Int { spares.count }
 
     func stream(atSlot index: Int) -> StreamReference? { slots[index].stream }
 
@@ -43,15 +50,21 @@ struct StreamMap: ~Copyable {
     /// Takes a stream whose ID is not in the map.
     mutating func insert(_ stream: consuming Stream) -> StreamReference {
         if (count + 1) * 4 > slots.count * 3 { resize(to: max(Self.minimumCapacity, slots.count * 2)) }
-        let reference = StreamReference.allocate(capacity: 1)
         let id = stream.id.rawValue
-        reference.initialize(to: stream)
+        let reference: StreamReference
+        if let spare = spares.popLast() {
+            reference = spare
+            spare.pointee.renew(as: stream)
+        } else {
+            reference = .allocate(capacity: 1)
+            reference.initialize(to: stream)
+        }
         place(Slot(id: id, stream: reference))
         count += 1
         return reference
     }
 
-    /// Destroys the stream.
+    /// Takes out a stream, and lets go of all that it holds.
     mutating func remove(_ id: StreamID) {
         guard count > 0 else { return }
         var index = home(of: id.rawValue)
@@ -59,16 +72,31 @@ struct StreamMap: ~Copyable {
             index = (index + 1) & (slots.count - 1)
         }
         guard let stream = slots[index].stream else { return }
-        stream.deinitialize(count: 1)
-        stream.deallocate()
+        retire(stream)
         slots[index].stream = nil
         count -= 1
         closeGap(at: index)
-        if count == 0 {
-            slots.removeAll()
-        } else if slots.count > Self.minimumCapacity, count * 8 < slots.count {
-            resize(to: slots.count / 2)
+        if slots.count > Self.minimumCapacity, count * 8 < slots.count { resize(to: slots.count / 2) }
+    }
+
+    private mutating func retire(_ stream: StreamReference) {
+        if spares.count < Self.maximumSpares {
+            stream.pointee.send.release()
+            spares.append(stream)
+        } else {
+            stream.deinitialize(count: 1)
+            stream.deallocate()
         }
+    }
+
+    /// Gives up what is kept for new streams only.
+    mutating func releaseIdleMemory() {
+        while let stream = spares.popLast() {
+            stream.deinitialize(count: 1)
+            stream.deallocate()
+        }
+        spares.removeAll()
+        if count == 0 { slots.removeAll() }
     }
 
     mutating func removeAll() {
@@ -77,8 +105,8 @@ struct StreamMap: ~Copyable {
             stream.deinitialize(count: 1)
             stream.deallocate()
         }
-        slots.removeAll()
         count = 0
+        releaseIdleMemory()
     }
 
     /// Moves the streams after an emptied slot back to where a search finds them.
@@ -110,6 +138,10 @@ struct StreamMap: ~Copyable {
     }
 
     deinit {
+        for index in 0..<spares.count {
+            spares[index].deinitialize(count: 1)
+            spares[index].deallocate()
+        }
         for index in 0..<slots.count {
             guard let stream = slots[index].stream else { continue }
             stream.deinitialize(count: 1)

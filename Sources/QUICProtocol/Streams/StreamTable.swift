@@ -165,16 +165,21 @@ struct StreamTable: ~Copyable {
         trimIfIdle()
     }
 
-    /// Gives back the blocks kept for the next data, when no stream expects any.
     func isPoolIdle() -> Bool { awaitingCount == 0 && pool.outstanding == 0 }
 
+    /// Gives back most of the blocks kept for the next data, when no stream expects any.
     mutating func trimIfIdle() {
-        if isPoolIdle(), pool.keptCount > 0 { pool.trim() }
+        if isPoolIdle(), pool.keptCount > ReceiveBlockPool.keptWhileIdle {
+            pool.trim(to: ReceiveBlockPool.keptWhileIdle)
+        }
     }
 
     /// Frees the memory kept for data to come. For a connection that has been silent for some time; the next data
     /// allocates again.
-    mutating func releaseIdleMemory() { pool.trim() }
+    mutating func releaseIdleMemory() {
+        pool.trim()
+        map.releaseIdleMemory()
+    }
 
     /// Ends all streams without a word: the connection is over. Frees all memory; later calls throw `connectionClosed` or
     /// do nothing.

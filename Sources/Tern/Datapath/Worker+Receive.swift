@@ -10,29 +10,39 @@ extension Worker {
             transport: socket.id, local: socket.localAddress(from: envelope.metadata?.packetInfo), remote: remote)
         let ecn = ECNCodepoint(envelope.metadata?.ecnState ?? .transportNotCapable)
         let merged = envelope.metadata?.segmentSize ?? 0
-        let accepting = socket.listener?.acceptingConfiguration
-        let now = now()
         envelope.data.withUnsafeReadableBytes { bytes in
             // Packets are decrypted where they lie. The storage is NIO's pooled read buffer; this slice of it was made for
             // this envelope, the handler is the channel's last, and the pool fills the buffer anew only when no envelope
             // refers to it any more: nobody else reads these bytes.
-            var datagrams = UnsafeMutableRawBufferPointer(mutating: bytes).mutableBytes
-            let size = merged > 0 ? merged : datagrams.byteCount
-            var offset = 0
-            while offset < datagrams.byteCount {
-                let outcome = endpoint.receive(
-                    &datagrams, from: &offset, segmentSize: size, on: tuple, ecn: ecn, accepting: accepting, now: now)
-                switch outcome {
-                case .connection(let handle):
-                    touch(handle)
-                case .accepted(let handle):
-                    socket.listener?.accepted(handle, by: self)
-                    touch(handle)
-                case .response:
-                    while let response = endpoint.takeResponse() { sendResponse(response, over: socket) }
-                case .dropped:
-                    break
-                }
+            received(
+                UnsafeMutableRawBufferPointer(mutating: bytes), segmentSize: merged > 0 ? merged : bytes.count,
+                tuple: tuple, ecn: ecn, on: socket)
+        }
+    }
+
+    /// The same for datagrams of one sender, each of `segmentSize` bytes but for the last. They are overwritten.
+    func received(
+        _ bytes: UnsafeMutableRawBufferPointer, segmentSize: Int, tuple: FourTuple, ecn: ECNCodepoint,
+        on socket: UDPSocket
+    ) {
+        let accepting = socket.listener?.acceptingConfiguration
+        let now = now()
+        var datagrams = bytes.mutableBytes
+        var offset = 0
+        while offset < datagrams.byteCount {
+            let outcome = endpoint.receive(
+                &datagrams, from: &offset, segmentSize: segmentSize, on: tuple, ecn: ecn, accepting: accepting, now: now
+            )
+            switch outcome {
+            case .connection(let handle):
+                touch(handle)
+            case .accepted(let handle):
+                socket.listener?.accepted(handle, by: self)
+                touch(handle)
+            case .response:
+                while let response = endpoint.takeResponse() { sendResponse(response, over: socket) }
+            case .dropped:
+                break
             }
         }
     }

@@ -106,8 +106,9 @@ extension ConnectionDriver {
         case .done: break
         }
         establishment = .done
-        for wait in streamWaits.values { wait.fail(reason) }
+        let waits = streamWaits
         streamWaits = [:]
+        for var wait in waits.values { wait.fail(reason) }
         openWaits.fail(reason)
         for wait in probeWaits.values.joined() { wait.resume(throwing: reason) }
         probeWaits = [:]

@@ -11,6 +11,7 @@ extension ConnectionDriver {
         // Moved there and back, so that the storage has one owner and is written in place.
         var lent = buffer
         buffer = ByteBuffer()
+        let isOnLoop = isOnLoop
         if isOnLoop {
             try Task.checkCancellation()
             if let result = tryReading(id, into: &lent, limit: limit) {
@@ -19,27 +20,15 @@ extension ConnectionDriver {
                 return progress
             }
         }
-        let request = ReadRequest(buffer: lent, limit: limit)
+        let request = ReadRequest(driver: self, id: id, buffer: lent, limit: limit, isKnownToWait: isOnLoop)
         lent = ByteBuffer()
-        let progress = try await worker.suspend(
-            for: ReadProgress.self,
-            onCancel: { suspension in
-                self.updateWaits(of: id) { if $0.reader?.suspension === suspension { $0.reader = nil } }
-            },
-            start: { suspension in
-                if let result = self.tryReading(id, into: &request.buffer, limit: request.limit) {
-                    suspension.resume(result)
-                } else {
-                    self.streamWaits[id, default: StreamWaits()].reader = (request, suspension)
-                }
-            }
-        ).get()
+        let progress = try await worker.wait(in: request).get()
         buffer = request.buffer
         return progress
     }
 
     /// - Returns: nil if the call must wait.
-    private func tryReading(
+    func tryReading(
         _ id: StreamID, into buffer: inout ByteBuffer, limit: Int
     ) -> Result<ReadProgress, any Error>? {
         guard closeReason == nil else { return .failure(reasonForRefusal) }
@@ -56,11 +45,11 @@ extension ConnectionDriver {
     }
 
     func serveReader(of id: StreamID, _ connection: inout QUICConnection) {
-        guard let (request, suspension) = streamWaits[id]?.reader,
+        guard let request = streamWaits[id]?.reader,
             let result = read(id, into: &request.buffer, limit: request.limit, &connection)
         else { return }
         updateWaits(of: id) { $0.reader = nil }
-        suspension.resume(result)
+        request.resume(result)
     }
 
     /// - Returns: nil if there is nothing to be read yet.

@@ -83,28 +83,18 @@ extension ConnectionDriver {
     nonisolated(nonsending)
         func write(_ bytes: ByteBuffer, finishing: Bool, to id: StreamID) async throws
     {
+        let isOnLoop = isOnLoop
         if isOnLoop {
             try Task.checkCancellation()
             if let result = tryWriting(bytes, finishing: finishing, to: id) { return try result.get() }
         }
-        try await worker.suspend(
-            for: Void.self,
-            onCancel: { suspension in
-                self.updateWaits(of: id) { $0.writers.removeAll { $0.suspension === suspension } }
-            },
-            start: { suspension in
-                if let result = self.tryWriting(bytes, finishing: finishing, to: id) {
-                    suspension.resume(result)
-                } else {
-                    self.streamWaits[id, default: StreamWaits()].writers.append(
-                        WriteRequest(bytes: bytes, finishing: finishing, suspension: suspension))
-                }
-            }
-        ).get()
+        let request = WriteRequest(
+            driver: self, id: id, bytes: bytes, finishing: finishing, isKnownToWait: isOnLoop)
+        try await worker.wait(in: request).get()
     }
 
     /// - Returns: nil if the call must wait.
-    private func tryWriting(_ bytes: ByteBuffer, finishing: Bool, to id: StreamID) -> Result<Void, any Error>? {
+    func tryWriting(_ bytes: ByteBuffer, finishing: Bool, to id: StreamID) -> Result<Void, any Error>? {
         guard closeReason == nil else { return .failure(reasonForRefusal) }
         guard streamWaits.isEmpty || streamWaits[id]?.writers.isEmpty ?? true else { return nil }
         let result = withConnection { connection, _ in
@@ -132,15 +122,12 @@ extension ConnectionDriver {
             let result = write(request.bytes, finishing: request.finishing, to: id, &connection)
             guard let result else { return }
             updateWaits(of: id) { $0.writers.removeFirst() }
-            request.suspension.resume(result)
+            request.resume(result)
         }
     }
 
     func failWriters(of id: StreamID, _ error: any Error) {
-        updateWaits(of: id) { waits in
-            for writer in waits.writers { writer.suspension.resume(throwing: error) }
-            waits.writers = []
-        }
+        updateWaits(of: id) { $0.writers.fail(error) }
     }
 
     // MARK: Ending
@@ -168,7 +155,7 @@ extension ConnectionDriver {
         try await decide { connection throws(StreamError) in
             try connection.stopSending(id, code: code)
             self.updateWaits(of: id) { waits in
-                waits.reader?.suspension.resume(throwing: StreamError.stoppedLocally)
+                waits.reader?.resume(throwing: StreamError.stoppedLocally)
                 waits.reader = nil
             }
         }

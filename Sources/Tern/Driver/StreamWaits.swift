@@ -3,16 +3,32 @@
 internal import DequeModule
 internal import NIOCore
 
-/// Bytes that a task wants to read, and the buffer they go into.
+/// A task that reads: what it wants, and the buffer that the bytes go into.
 ///
 /// `@unchecked Sendable`: made by the calling task, then touched on the event loop alone until the task is resumed.
-final class ReadRequest: @unchecked Sendable {
+final class ReadRequest: Suspension<ReadProgress>, @unchecked Sendable {
+    private let driver: ConnectionDriver
+    private let id: StreamID
     var buffer: ByteBuffer
     let limit: Int
+    /// There was nothing to be read when the call looked, in this turn of the loop.
+    private let isKnownToWait: Bool
 
-    init(buffer: ByteBuffer, limit: Int) {
+    init(driver: ConnectionDriver, id: StreamID, buffer: ByteBuffer, limit: Int, isKnownToWait: Bool) {
+        self.driver = driver
+        self.id = id
         self.buffer = buffer
         self.limit = limit
+        self.isKnownToWait = isKnownToWait
+    }
+
+    override func began() {
+        if !isKnownToWait, let result = driver.tryReading(id, into: &buffer, limit: limit) { return resume(result) }
+        driver.streamWaits[id, default: StreamWaits()].reader = self
+    }
+
+    override func withdrawn() {
+        driver.updateWaits(of: id) { if $0.reader === self { $0.reader = nil } }
     }
 }
 
@@ -23,12 +39,34 @@ struct ReadProgress: Sendable {
     var isFinished = false
 }
 
-/// Bytes that a task wants to write once the stream has room.
-struct WriteRequest {
-    var bytes: ByteBuffer
+/// A task that writes: its bytes, until the stream has room for them.
+///
+/// `@unchecked Sendable`: what varies is the suspension's.
+final class WriteRequest: Suspension<Void>, @unchecked Sendable {
+    private let driver: ConnectionDriver
+    private let id: StreamID
+    let bytes: ByteBuffer
     /// Nothing follows.
-    var finishing: Bool
-    var suspension: Suspension<Void>
+    let finishing: Bool
+    /// There was no room when the call looked, in this turn of the loop.
+    private let isKnownToWait: Bool
+
+    init(driver: ConnectionDriver, id: StreamID, bytes: ByteBuffer, finishing: Bool, isKnownToWait: Bool) {
+        self.driver = driver
+        self.id = id
+        self.bytes = bytes
+        self.finishing = finishing
+        self.isKnownToWait = isKnownToWait
+    }
+
+    override func began() {
+        if !isKnownToWait, let result = driver.tryWriting(bytes, finishing: finishing, to: id) { return resume(result) }
+        driver.streamWaits[id, default: StreamWaits()].writers.append(self)
+    }
+
+    override func withdrawn() {
+        driver.updateWaits(of: id) { $0.writers.remove(self) }
+    }
 }
 
 /// A stream that a task wants to open, and what it wants to write there.
@@ -38,16 +76,42 @@ struct OpenRequest {
     var suspension: Suspension<StreamID>
 }
 
+/// The tasks that wait to write on one stream, in order. Mostly there is one, for which nothing is allocated.
+struct WriteQueue {
+    private(set) var first: WriteRequest?
+    private var others = Deque<WriteRequest>()
+
+    var isEmpty: Bool { first == nil }
+
+    mutating func append(_ request: WriteRequest) {
+        if first == nil { first = request } else { others.append(request) }
+    }
+
+    mutating func removeFirst() { first = others.popFirst() }
+
+    mutating func remove(_ request: WriteRequest) {
+        if first === request { return removeFirst() }
+        others.removeAll { $0 === request }
+    }
+
+    mutating func fail(_ error: any Error) {
+        while let request = first {
+            removeFirst()
+            request.resume(throwing: error)
+        }
+    }
+}
+
 /// The tasks that wait on one stream. Streams on which nobody waits have no entry.
 struct StreamWaits {
-    var reader: (request: ReadRequest, suspension: Suspension<ReadProgress>)?
-    var writers = Deque<WriteRequest>()
+    var reader: ReadRequest?
+    var writers = WriteQueue()
 
     var isEmpty: Bool { reader == nil && writers.isEmpty }
 
-    func fail(_ error: any Error) {
-        reader?.suspension.resume(throwing: error)
-        for writer in writers { writer.suspension.resume(throwing: error) }
+    mutating func fail(_ error: any Error) {
+        reader?.resume(throwing: error)
+        writers.fail(error)
     }
 }
 

@@ -6,11 +6,12 @@ internal import NIOCore
 /// cancellation of its task, whichever comes first.
 ///
 /// It keeps an unsafe continuation, because its state sees to what a checked one would check at the price of an allocation a
-/// call: that it is resumed once.
+/// call: that it is resumed once. Kinds of calls that are frequent are subclasses with what the call asks for, so that one
+/// object is all that a call which waits allocates.
 ///
 /// `@unchecked Sendable`: the reference is passed between threads, but the state is touched on the event loop alone, after
 /// `begin` has been called there.
-final class Suspension<Value: Sendable>: @unchecked Sendable {
+class Suspension<Value: Sendable>: @unchecked Sendable {
     typealias Outcome = Result<Value, any Error>
 
     private enum State {
@@ -23,27 +24,26 @@ final class Suspension<Value: Sendable>: @unchecked Sendable {
 
     private var state = State.created
 
-    var isWaiting: Bool {
-        if case .waiting = state { true } else { false }
-    }
+    /// On the loop: there is something to wait for from now on. It may be resumed at once.
+    func began() {}
+    /// On the loop: the task was cancelled while it waited, and is resumed. Nobody may refer to the suspension any longer.
+    func withdrawn() {}
 
-    /// - Returns: whether there is still something to wait for.
-    func begin(_ continuation: UnsafeContinuation<Outcome, Never>) -> Bool {
+    final func begin(_ continuation: UnsafeContinuation<Outcome, Never>) {
         switch state {
         case .created:
             state = .waiting(continuation)
-            return true
+            began()
         case .early(let outcome):
             state = .resumed
             continuation.resume(returning: outcome)
-            return false
         case .waiting, .resumed:
             preconditionFailure("a suspension begins once")
         }
     }
 
     /// Harmless when it was resumed before.
-    func resume(_ outcome: Outcome) {
+    final func resume(_ outcome: Outcome) {
         switch state {
         case .created: state = .early(outcome)
         case .waiting(let continuation):
@@ -53,8 +53,31 @@ final class Suspension<Value: Sendable>: @unchecked Sendable {
         }
     }
 
-    func resume(returning value: Value) { resume(.success(value)) }
-    func resume(throwing error: any Error) { resume(.failure(error)) }
+    final func resume(returning value: Value) { resume(.success(value)) }
+    final func resume(throwing error: any Error) { resume(.failure(error)) }
+
+    final func cancel() {
+        let wasWaiting = if case .waiting = state { true } else { false }
+        resume(throwing: CancellationError())
+        if wasWaiting { withdrawn() }
+    }
+}
+
+/// A suspension of a call that is rare.
+private final class PlainSuspension<Value: Sendable>: Suspension<Value>, @unchecked Sendable {
+    private let start: @Sendable (Suspension<Value>) -> Void
+    private let onCancel: @Sendable (Suspension<Value>) -> Void
+
+    init(
+        start: @escaping @Sendable (Suspension<Value>) -> Void,
+        onCancel: @escaping @Sendable (Suspension<Value>) -> Void
+    ) {
+        self.start = start
+        self.onCancel = onCancel
+    }
+
+    override func began() { start(self) }
+    override func withdrawn() { onCancel(self) }
 }
 
 extension Worker {
@@ -82,19 +105,24 @@ extension Worker {
             start: @escaping @Sendable (Suspension<Value>) -> Void
         ) async -> Result<Value, any Error>
     {
-        let suspension = Suspension<Value>()
-        return await withTaskCancellationHandler {
+        await wait(in: PlainSuspension(start: start, onCancel: onCancel))
+    }
+
+    /// Suspends the task until the suspension, which begins on the loop, is resumed or the task cancelled.
+    nonisolated(nonsending)
+        func wait<Value: Sendable>(in suspension: Suspension<Value>) async -> Result<Value, any Error>
+    {
+        await withTaskCancellationHandler {
             await withUnsafeContinuation { continuation in
-                onLoop {
-                    if suspension.begin(continuation) { start(suspension) }
+                // A closure that leaves this call is made only for another thread's sake.
+                if eventLoop.inEventLoop {
+                    suspension.begin(continuation)
+                } else {
+                    eventLoop.execute { suspension.begin(continuation) }
                 }
             }
         } onCancel: {
-            onLoop {
-                let wasWaiting = suspension.isWaiting
-                suspension.resume(throwing: CancellationError())
-                if wasWaiting { onCancel(suspension) }
-            }
+            if eventLoop.inEventLoop { suspension.cancel() } else { eventLoop.execute { suspension.cancel() } }
         }
     }
 }

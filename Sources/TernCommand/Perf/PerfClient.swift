@@ -45,9 +45,11 @@ struct PerfClient: Sendable {
             try await withThrowingTaskGroup(of: Bool.self) { group in
                 for index in 0..<streams {
                     group.addTask {
+                        var buffer = ByteBuffer()
+                        let download = isUpload ? 0 : share
                         try await PerfProtocol.exchange(
-                            upload: isUpload ? share : 0, download: isUpload ? 0 : share,
-                            over: connections[index % connections.count],
+                            PerfProtocol.request(download: download), upload: isUpload ? share : 0,
+                            download: download, over: connections[index % connections.count], buffer: &buffer,
                             progress: { gaps.arrived() })
                         return true
                     }
@@ -102,11 +104,14 @@ struct PerfClient: Sendable {
             try await withThrowingTaskGroup(of: [Duration].self) { group in
                 for connection in connections {
                     group.addTask {
+                        let request = PerfProtocol.request(download: 1_024)
+                        var buffer = ByteBuffer()
                         var latencies: [Duration] = []
                         latencies.reserveCapacity(share)
                         for _ in 0..<share {
                             let start = ContinuousClock.now
-                            try await PerfProtocol.exchange(upload: 0, download: 1_024, over: connection)
+                            try await PerfProtocol.exchange(
+                                request, download: 1_024, over: connection, buffer: &buffer)
                             latencies.append(ContinuousClock.now - start)
                         }
                         return latencies

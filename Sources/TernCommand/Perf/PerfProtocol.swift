@@ -48,8 +48,9 @@ enum PerfProtocol {
 
     private static func answer(_ stream: Tern.Stream) async throws {
         var request = ByteBuffer()
-        for try await bytes in stream.bytes where request.readableBytes < 8 {
-            request.writeImmutableBuffer(bytes)
+        while try await stream.read(into: &request) > 0 {
+            // What follows the number is the upload, of which nothing is kept.
+            if request.readableBytes > 8 { request.moveWriterIndex(to: request.readerIndex + 8) }
         }
         guard let wanted = request.readInteger(as: UInt64.self) else {
             try await stream.reset(errorCode: ErrorCode.malformedRequest)
@@ -71,19 +72,28 @@ enum PerfProtocol {
         try await stream.write(zeros.getSlice(at: 0, length: Int(rest)) ?? zeros, finishing: true)
     }
 
+    /// The request for so many bytes, which may be sent again and again.
+    static func request(download: Int) -> ByteBuffer { ByteBuffer(integer: UInt64(download)) }
+
     /// One exchange as the client sees it.
     ///
-    /// - Parameter progress: called for each chunk of the answer.
-    static func exchange(
-        upload: Int, download: Int, over connection: Connection, progress: @Sendable () -> Void = {}
-    ) async throws {
-        var request = ByteBuffer()
-        request.writeInteger(UInt64(download))
+    /// - Parameters:
+    ///   - buffer: that each chunk of the answer is read into, one over the other.
+    ///   - progress: called for each chunk of the answer.
+    nonisolated(nonsending)
+        static func exchange(
+            _ request: ByteBuffer, upload: Int = 0, download: Int, over connection: Connection,
+            buffer: inout ByteBuffer, progress: () -> Void = {}
+        ) async throws
+    {
         let stream = try await connection.openStream(writing: request, finishing: upload == 0)
         if upload > 0 { try await send(UInt64(upload), on: stream) }
         var received = 0
-        for try await bytes in stream.bytes {
-            received += bytes.readableBytes
+        while true {
+            buffer.clear()
+            let count = try await stream.read(into: &buffer)
+            if count == 0 { break }
+            received += count
             progress()
         }
         guard received == download else {

@@ -69,7 +69,58 @@ import Testing
             #expect(map.find(StreamID(rawValue: id))?.pointee.send.limit == id)
             map.remove(StreamID(rawValue: id))
         }
-        #expect(map.isEmpty && map.slotCount == 0)
+        #expect(map.isEmpty && map.slotCount <= 8 && map.spareCount <= 8)
+        map.releaseIdleMemory()
+        #expect(map.slotCount == 0 && map.spareCount == 0)
+    }
+
+    @Test("a stream in the place of a former one has nothing of it but room")
+    func spare() throws {
+        var map = StreamMap()
+        var pool = ReceiveBlockPool()
+        let former = map.insert(
+            Stream(
+                id: .client0, send: SendStream(state: .ready, limit: 7),
+                receive: ReceiveStream(state: .receiving, initialWindow: 9_000, maximumWindow: 9_000)))
+        try former.pointee.send.write(SharedBytes(copying: [1, 2, 3]), id: .client0, finish: true, mark: 1)
+        _ = try [UInt8](repeating: 1, count: 100).withUnsafeBytes {
+            try former.pointee.receive.store($0, at: 0, isFinal: true, now: .zero, pool: &pool)
+        }
+        former.pointee.events = [.readable]
+        former.pointee.control = [.resetStream]
+        former.pointee.receive.release(pool: &pool)
+        map.remove(.client0)
+        #expect(map.spareCount == 1)
+        let id = StreamID(rawValue: 4)
+        let next = map.insert(
+            Stream(
+                id: id, send: SendStream(state: .ready, limit: 8),
+                receive: ReceiveStream(state: .receiving, initialWindow: 1, maximumWindow: 1)))
+        #expect(map.spareCount == 0 && next.pointee.id == id && next.pointee.send.limit == 8)
+        #expect(next.pointee.send.state == .ready && next.pointee.send.buffer.written == 0)
+        #expect(next.pointee.send.buffer.chunkCount == 0 && next.pointee.send.buffer.unsent == 0)
+        #expect(next.pointee.receive.state == .receiving && next.pointee.receive.highest == 0)
+        #expect(next.pointee.receive.readable == 0 && next.pointee.receive.finalSize == nil)
+        #expect(next.pointee.events.isEmpty && next.pointee.control.isEmpty)
+        map.remove(id)
+    }
+
+    @Test("the pool keeps as many blocks as were used at once of late, and lets go of more little by little")
+    func pool() {
+        var pool = ReceiveBlockPool()
+        func use(_ count: Int) {
+            var blocks = [UnsafeMutableRawPointer]()
+            for _ in 0..<count { blocks.append(pool.take()) }
+            for block in blocks { pool.give(block) }
+        }
+        use(300)
+        #expect(pool.keptCount == 300)
+        use(200)
+        #expect(pool.keptCount <= 300 && pool.keptCount >= 200)
+        for _ in 0..<100 { use(3) }
+        #expect(pool.keptCount == ReceiveBlockPool.alwaysKept)
+        pool.trim()
+        #expect(pool.keptCount == 0)
     }
 
     @Test("reassembly delivers the stream whatever pieces arrive in whatever order", arguments: 0..<15 as Range<UInt64>)

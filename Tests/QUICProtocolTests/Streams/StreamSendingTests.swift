@@ -341,8 +341,12 @@ import Testing
         for end in [client, server] {
             _ = end.events()
             #expect(end.table.activeStreamCount == 0)
-            #expect(end.table.map.slotCount == 0)
-            #expect(end.table.pool.outstanding == 0 && end.table.pool.keptCount == 0)
+            #expect(end.table.map.slotCount <= 8 && end.table.map.spareCount <= 8)
+            #expect(end.table.pool.outstanding == 0)
+            #expect(end.table.pool.keptCount <= ReceiveBlockPool.keptWhileIdle)
+            end.table.releaseIdleMemory()
+            #expect(end.table.map.slotCount == 0 && end.table.map.spareCount == 0)
+            #expect(end.table.pool.keptCount == 0)
             #expect(end.table.isAwaitingPeerData == false)
             #expect(end.table.totals.streamsClosed == 1_000)
         }
