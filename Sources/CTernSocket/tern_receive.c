@@ -113,7 +113,9 @@ static void read_control(struct msghdr *header, tern_datagrams *datagrams) {
     }
 }
 
-int32_t tern_receiver_read(tern_receiver *receiver, int32_t descriptor, const tern_datagrams **datagrams, size_t *count) {
+int32_t tern_receiver_read(
+    tern_receiver *receiver, int32_t descriptor, size_t limit, const tern_datagrams **datagrams, size_t *count
+) {
     *datagrams = receiver->datagrams;
     *count = 0;
     for (size_t i = 0; i < receiver->used; i++) {
@@ -125,7 +127,8 @@ int32_t tern_receiver_read(tern_receiver *receiver, int32_t descriptor, const te
     receiver->used = 0;
     int taken;
     do {
-        taken = recvmmsg(descriptor, receiver->headers, (unsigned int)receiver->slots, 0, NULL);
+        taken = recvmmsg(
+            descriptor, receiver->headers, (unsigned int)(limit < receiver->slots ? limit : receiver->slots), 0, NULL);
     } while (taken < 0 && errno == EINTR);
     if (taken < 0) { return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : errno; }
     receiver->used = (size_t)taken;
@@ -162,8 +165,10 @@ void tern_socket_report(int32_t descriptor, uint8_t family, bool local_address, 
 
 tern_receiver *tern_receiver_make(size_t slots) { (void)slots; return NULL; }
 void tern_receiver_free(tern_receiver *receiver) { (void)receiver; }
-int32_t tern_receiver_read(tern_receiver *receiver, int32_t descriptor, const tern_datagrams **datagrams, size_t *count) {
-    (void)receiver; (void)descriptor; (void)datagrams; (void)count;
+int32_t tern_receiver_read(
+    tern_receiver *receiver, int32_t descriptor, size_t limit, const tern_datagrams **datagrams, size_t *count
+) {
+    (void)receiver; (void)descriptor; (void)limit; (void)datagrams; (void)count;
     return ENOSYS;
 }
 void tern_socket_report(int32_t descriptor, uint8_t family, bool local_address, bool merged) {

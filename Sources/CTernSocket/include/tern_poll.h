@@ -53,9 +53,10 @@ typedef struct tern_receiver tern_receiver;
 tern_receiver *tern_receiver_make(size_t slots);
 void tern_receiver_free(tern_receiver *receiver);
 
-/// Reads what is there, in one call. Returns 0, also if nothing was there, or the `errno`. What was read stays valid until the
-/// next call.
-int32_t tern_receiver_read(tern_receiver *receiver, int32_t descriptor, const tern_datagrams **datagrams, size_t *count);
+/// Reads what is there, `limit` runs of datagrams at most, in one call. Returns 0, also if nothing was there, or the `errno`.
+/// What was read stays valid until the next call.
+int32_t tern_receiver_read(
+    tern_receiver *receiver, int32_t descriptor, size_t limit, const tern_datagrams **datagrams, size_t *count);
 
 #if defined(__cplusplus)
 }

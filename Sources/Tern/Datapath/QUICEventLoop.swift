@@ -63,6 +63,8 @@ public final class QUICEventLoop: EventLoop, @unchecked Sendable {
     private var deadline: Instant?
     private var isEnding = false
 
+    /// Reads that a call fills at most, of 64 KB of address space each.
+    static let readsPerCall = 64
     /// Sockets that one wait reports at most; the others are reported by the next.
     private static let socketsPerWait = 63
     /// Rounds of jobs, each of those that the last one added, before the sockets are looked at again.
@@ -170,7 +172,7 @@ public final class QUICEventLoop: EventLoop, @unchecked Sendable {
     /// - Returns: the token to remove it by, or the `errno`.
     func add(_ socket: UDPSocket, descriptor: Int32) -> Result<UInt64, TernError> {
         assertInEventLoop()
-        if receiver == nil { receiver = tern_receiver_make(64) }
+        if receiver == nil { receiver = tern_receiver_make(Self.readsPerCall) }
         let token = lastToken + 1
         let error = receiver == nil ? ENOMEM : withUnsafePointer(to: poll) { tern_poll_add($0, descriptor, token) }
         guard error == 0 else { return .failure(.system(call: "epoll_ctl", errno: error)) }

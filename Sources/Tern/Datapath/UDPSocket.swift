@@ -79,7 +79,7 @@ final class UDPSocket: @unchecked Sendable {
             return eventLoop.makeFailedFuture(TernError.system(call: "fcntl(F_DUPFD_CLOEXEC)", errno: error))
         }
         openedAt = worker.now()
-        let slots = min(max(configuration.readsPerCall, 1), 64)
+        let slots = readsPerCall
         #if os(Linux)
         let bytesPerRead = slots * Self.bytesPerSlot
         #else
@@ -120,11 +120,13 @@ final class UDPSocket: @unchecked Sendable {
         }
     }
 
+    private var readsPerCall: Int { min(max(configuration.readsPerCall, 1), QUICEventLoop.readsPerCall) }
+
     /// Reads what is there into the receiver's memory; 0, or the `errno`.
     func receive(
         with receiver: OpaquePointer, _ datagrams: inout UnsafePointer<tern_datagrams>?, _ count: inout Int
     ) -> Int32 {
-        let error = tern_receiver_read(receiver, descriptor, &datagrams, &count)
+        let error = tern_receiver_read(receiver, descriptor, readsPerCall, &datagrams, &count)
         if error == 0 { readErrorsInSequence = 0 }
         return error
     }
