@@ -18,6 +18,7 @@ let package = Package(
         .library(name: "Tern", targets: ["Tern"]),
         .library(name: "QUICProtocol", targets: ["QUICProtocol"]),
         .library(name: "TernSimulation", targets: ["TernSimulation"]),
+        .library(name: "TernTesting", targets: ["TernTesting"]),
         .executable(name: "tern", targets: ["TernCommand"]),
         .executable(name: "tern-simulate", targets: ["TernSimulate"]),
     ],
@@ -66,6 +67,19 @@ let package = Package(
             ],
             swiftSettings: swiftSettings
         ),
+        .target(name: "CTernTesting"),
+        .target(
+            name: "TernTesting",
+            dependencies: [
+                "Tern",
+                "TernSimulation",
+                "CTernTesting",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "DequeModule", package: "swift-collections"),
+            ],
+            swiftSettings: swiftSettings
+        ),
         .executableTarget(
             name: "TernCommand",
             dependencies: [
@@ -101,6 +115,16 @@ let package = Package(
                 "TernCommand",
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
+            name: "TernTestingTests",
+            dependencies: [
+                "Tern",
+                "TernTesting",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ],
             swiftSettings: swiftSettings
         ),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Logging
+internal import NIOCore
 
 /// What may be set for a ``Transport``. What belongs to a connection is set by `ConnectionConfiguration`.
 public struct TransportConfiguration: Sendable {
@@ -22,8 +23,20 @@ public struct TransportConfiguration: Sendable {
     /// Where connections with the automatic migration policy learn of this host's networks.
     public var networkMonitor = NetworkMonitor.system
 
+    /// The simulated host whose sockets transports are that name no event loop. Nil: this host's, as is always so outside of
+    /// tests.
+    package var simulation: (any SimulatedEventLoop)?
+
     public init(logger: Logger = Logger(label: "tern")) {
         self.logger = logger
+    }
+}
+
+extension TransportConfiguration {
+    /// The simulated host on which a transport is to be bound, if it is one.
+    func simulation(on eventLoop: (any EventLoop)?) -> (any SimulatedEventLoop)? {
+        guard let eventLoop else { return simulation }
+        return eventLoop as? any SimulatedEventLoop
     }
 }
 

@@ -26,7 +26,8 @@ extension Transport {
         configuration: TransportConfiguration = TransportConfiguration()
     ) async throws(TernError) -> Transport {
         let parsed = try HostAndPort(parsing: address)
-        guard let resolved = try await NameResolution.addresses(of: parsed).first else {
+        let simulation = configuration.simulation(on: eventLoop)
+        guard let resolved = try await NameResolution.addresses(of: parsed, on: simulation).first else {
             throw .unknownHost(parsed.host, explanation: "no address")
         }
         return try await bind(to: resolved, on: eventLoop, configuration: configuration)
@@ -37,6 +38,9 @@ extension Transport {
         to address: NetworkAddress, on eventLoop: (any EventLoop)? = nil,
         configuration: TransportConfiguration = TransportConfiguration()
     ) async throws(TernError) -> Transport {
+        if let simulation = configuration.simulation(on: eventLoop) {
+            return try await bind(to: address, onSimulated: simulation, configuration: configuration)
+        }
         let opened =
             address.family == .ipv6 && address.isUnspecified
             ? try OpenSocket.openBothFamilies(port: address.port) : [try OpenSocket(on: address)]
@@ -48,7 +52,10 @@ extension Transport {
         to address: NetworkAddress, device: String?, on eventLoop: (any EventLoop)?,
         configuration: TransportConfiguration
     ) async throws(TernError) -> Transport {
-        try await start(
+        if let simulation = configuration.simulation(on: eventLoop) {
+            return try await bind(to: address, device: device, onSimulated: simulation, configuration: configuration)
+        }
+        return try await start(
             [try OpenSocket(on: address, device: device)], on: eventLoop, configuration: configuration)
     }
 
@@ -60,6 +67,9 @@ extension Transport {
         interface name: String, on eventLoop: (any EventLoop)? = nil,
         configuration: TransportConfiguration = TransportConfiguration()
     ) async throws(TernError) -> Transport {
+        if let simulation = configuration.simulation(on: eventLoop) {
+            return try await bind(interface: name, onSimulated: simulation, configuration: configuration)
+        }
         let addresses = try NetworkInterfaces.bindableAddresses(of: name)
         var opened: [OpenSocket] = []
         var failure: TernError?

@@ -59,7 +59,7 @@ public final class Transport: Sendable {
         let parsed = try HostAndPort(parsing: target)
         let context = try TLSContextCache.shared.context(
             for: tls, applicationProtocols: applicationProtocols, role: .client)
-        let addresses = try await NameResolution.addresses(of: parsed)
+        let addresses = try await NameResolution.addresses(of: parsed, on: worker.simulation)
         let usable = addresses.filter { socket(for: $0.family) != nil }
         guard !usable.isEmpty else { throw .addressFamilyUnavailable(addresses.first?.family ?? .ipv4) }
         var lastError = TernError.transportClosed

@@ -101,7 +101,7 @@ public final class SimulatedNetwork {
 
     public var now: Instant { scheduler.now }
 
-    /// Connects a host. Behind a NAT, `address` is known on the inside only; behind a load balancer, it is the balancer's.
+    /// Connects a host: one socket of it, or all of an address if the port is 0. Behind a NAT, `address` is known on the inside only; behind a load balancer, it is the balancer's.
     public func attach(
         _ receiver: any DatagramReceiver, named name: String, at address: NetworkAddress, outbound: LinkConditions,
         inbound: LinkConditions, behind nat: SimulatedNAT? = nil, over router: SimulatedRouter? = nil,
@@ -244,7 +244,11 @@ public final class SimulatedNetwork {
     private func forward(_ datagram: SimulatedDatagram) {
         switch routes[datagram.destination.withPort(0)] {
         case .sockets(let sockets):
-            guard let socket = sockets.first(where: { $0.address.port == datagram.destination.port }) else {
+            guard
+                let socket = sockets.first(where: {
+                    $0.address.port == datagram.destination.port || $0.address.port == 0
+                })
+            else {
                 unroutableCount += 1
                 return
             }
@@ -272,7 +276,7 @@ public final class SimulatedNetwork {
         translated.destination = inside
         if let inner = nat.inner(at: inside) {
             enter(translated, inner)
-        } else if let interface = insideInterfaces[inside] {
+        } else if let interface = insideInterfaces[inside] ?? insideInterfaces[inside.withPort(0)] {
             leaveCore(translated, interface)
         }
     }

@@ -17,8 +17,17 @@ enum NameResolution {
 
     /// The addresses of a name, in the system's order of preference. Asks the system on a thread of the pool, since
     /// getaddrinfo blocks.
-    static func addresses(of target: HostAndPort) async throws(TernError) -> [NetworkAddress] {
+    static func addresses(
+        of target: HostAndPort, on simulation: (any SimulatedEventLoop)? = nil
+    ) async throws(TernError) -> [NetworkAddress] {
         if let literal = target.literal { return [literal] }
+        if let simulation {
+            let addresses = simulation.addresses(of: target.host)
+            guard !addresses.isEmpty else {
+                throw .unknownHost(target.host, explanation: "no host of the simulation has this name")
+            }
+            return addresses.map { $0.withPort(target.port) }
+        }
         let result: Result<[NetworkAddress], TernError>
         do {
             result = try await NIOThreadPool.singleton.runIfActive { lookUp(target) }

@@ -22,7 +22,11 @@ final class UDPSocket: @unchecked Sendable {
     let worker: Worker
     let configuration: TransportConfiguration
 
+    /// -1 on a simulated host.
     private let descriptor: Int32
+    /// What takes the descriptor's place on a simulated host.
+    private let simulated: (any SimulatedSocket)?
+    private var simulatedReceiver: SimulatedReceiver?
     private(set) var isClosed = false
     private(set) var usesSegmentation: Bool
     private var channel: (any Channel)?
@@ -48,6 +52,7 @@ final class UDPSocket: @unchecked Sendable {
     ) {
         self.id = id
         self.descriptor = descriptor
+        self.simulated = nil
         self.boundAddress = boundAddress
         self.device = device
         self.isWildcard = boundAddress.isUnspecified
@@ -59,8 +64,34 @@ final class UDPSocket: @unchecked Sendable {
             descriptor, Int32(clamping: configuration.sendBufferSize), Int32(clamping: configuration.receiveBufferSize))
     }
 
+    /// A socket of a simulated host.
+    init(
+        id: TransportID, simulated: any SimulatedSocket, worker: Worker, configuration: TransportConfiguration
+    ) {
+        self.id = id
+        self.descriptor = -1
+        self.simulated = simulated
+        self.boundAddress = simulated.address
+        self.device = nil
+        self.isWildcard = simulated.address.isUnspecified
+        self.worker = worker
+        self.configuration = configuration
+        self.usesSegmentation = true
+        let receiver = SimulatedReceiver(self)
+        simulatedReceiver = receiver
+        simulated.receiver = receiver
+    }
+
     deinit {
-        if !isClosed { _ = tern_socket_close(descriptor) }
+        if !isClosed { closeDescriptor() }
+    }
+
+    private func closeDescriptor() {
+        if let simulated {
+            simulated.close()
+        } else {
+            _ = tern_socket_close(descriptor)
+        }
     }
 
     // MARK: Reading
@@ -185,6 +216,7 @@ final class UDPSocket: @unchecked Sendable {
     /// the path is made. Throws what the system says if there is no route.
     func localAddress(towards remote: NetworkAddress) throws(TernError) -> NetworkAddress {
         guard isWildcard else { return boundAddress }
+        if let simulated { return try simulated.source(towards: remote).withPort(boundAddress.port) }
         var source = tern_address()
         var destination = remote.cAddress
         let error = tern_source_address(&destination, device, &source)
@@ -199,6 +231,9 @@ final class UDPSocket: @unchecked Sendable {
         _ bytes: UnsafeRawBufferPointer, segmentSize: Int, tuple: FourTuple, ecn: ECNCodepoint
     ) -> tern_send_result {
         guard !isClosed, let base = bytes.baseAddress else { return tern_send_result() }
+        if let simulated {
+            return simulated.send(bytes, segmentSize: segmentSize, from: tuple.local, to: tuple.remote, ecn: ecn)
+        }
         var remote = tuple.remote.cAddress
         let result: tern_send_result
         if isWildcard, !tuple.local.isUnspecified {
@@ -229,7 +264,7 @@ final class UDPSocket: @unchecked Sendable {
         channel = nil
         if let token { worker.ownLoop?.remove(token, descriptor: descriptor) }
         token = nil
-        _ = tern_socket_close(descriptor)
+        closeDescriptor()
     }
 
     /// Takes another port; 0, or the `errno`.

@@ -30,7 +30,9 @@ final class Worker: @unchecked Sendable {
     let eventLoop: any EventLoop
     /// The same loop if it is one of ours.
     let ownLoop: QUICEventLoop?
-    let endpoint = QUICEndpoint()
+    /// The same, if it is that of a simulated host: what stands in for the system there.
+    let simulation: (any SimulatedEventLoop)?
+    let endpoint: QUICEndpoint
 
     private(set) var drivers: [ConnectionHandle: ConnectionDriver] = [:]
     /// The same by slot, for the deadlines.
@@ -58,11 +60,16 @@ final class Worker: @unchecked Sendable {
     private init(eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
         self.ownLoop = eventLoop as? QUICEventLoop
+        self.simulation = eventLoop as? any SimulatedEventLoop
+        self.endpoint = QUICEndpoint(random: simulation?.makeRandomSource() ?? .system)
     }
 
     deinit { outgoing.deallocate() }
 
-    func now() -> Instant { Instant(nanoseconds: Int64(clamping: NIODeadline.now().uptimeNanoseconds)) }
+    func now() -> Instant {
+        if let simulation { return simulation.instant }
+        return Instant(nanoseconds: Int64(clamping: NIODeadline.now().uptimeNanoseconds))
+    }
 
     // MARK: One worker a loop
 
@@ -136,6 +143,15 @@ final class Worker: @unchecked Sendable {
         slots[slot] = driver
         drivers[handle] = driver
         return driver
+    }
+
+    /// Ends every connection, without a word to the peer, and closes every socket.
+    func closeEverything() {
+        for driver in Array(drivers.values) {
+            driver.ended(.endpointClosed)
+            forget(driver)
+        }
+        for socket in Array(sockets.values) { remove(socket) }
     }
 
     private func forget(_ driver: ConnectionDriver) {

@@ -39,10 +39,10 @@ extension ConnectionDriver {
     }
 
     func probe(_ path: PathID, timeout: Duration) async throws -> ProbeReport {
-        let deadline = ContinuousClock.now + timeout
+        let deadline = worker.now() + Nanoseconds(timeout)
         // Waiting for the confirmation counts: the caller's timeout is for all of it.
         try await confirming(timeout: timeout, path: path) { self.confirmation() }
-        let rest = Nanoseconds(max(deadline - .now, .zero))
+        let rest = max(deadline - worker.now(), .zero)
         return try await worker.suspend(
             for: ProbeReport.self,
             onCancel: { suspension in self.cancelProbe(of: path, suspension) },

@@ -193,7 +193,8 @@ final class Roamer: @unchecked Sendable {
         else { return opened(candidate, on: id, .failure(.transportClosed)) }
         let loop = eventLoop
         let configuration = configuration
-        Task {
+        // On a simulated host the clock waits for it.
+        Task(executorPreference: driver.worker.simulation?.taskExecutor) {
             let result: Result<Transport, TernError>
             do throws(TernError) {
                 result = .success(
