@@ -150,18 +150,24 @@ struct SimulatedInternetTests {
 
     @Test("one seed gives one course of events, another seed another")
     func replay() async throws {
-        @Sendable func finish(seed: UInt64) async throws -> Duration {
+        struct Course: Equatable {
+            var duration: Duration
+            var datagrams: [Int]
+        }
+        @Sendable func course(seed: UInt64) async throws -> Course {
             var link = LinkConditions.roundTrip(.milliseconds(40), loss: 0.03)
             link.jitter = .milliseconds(5)
-            return try await Conversation(seed: seed, link: link).run { internet, _, call in
+            return try await Conversation(seed: seed, link: link).run { internet, phone, call in
                 let repeats = try await call.repeats(ByteBuffer(repeating: 0x5a, count: 100_000))
                 #expect(repeats)
-                return internet.elapsed
+                let (sent, received) = (phone.interfaces[0].sent, phone.interfaces[0].received)
+                return Course(
+                    duration: internet.elapsed, datagrams: [sent.carried, sent.lost, received.carried, received.lost])
             }
         }
-        let first = try await finish(seed: 7)
-        for _ in 0..<4 { #expect(try await finish(seed: 7) == first) }
-        #expect(try await finish(seed: 8) != first)
+        let first = try await course(seed: 7)
+        for _ in 0..<4 { #expect(try await course(seed: 7) == first) }
+        #expect(try await course(seed: 8) != first)
     }
 
     @Test("a link of 8 Mbit/s takes at least a second for a megabyte, and not much more")
