@@ -53,7 +53,8 @@ package final class SimulatedReceiver {
         var bytes = payload
         bytes.withUnsafeMutableBytes {
             socket.worker.received(
-                $0, segmentSize: $0.count, tuple: FourTuple(transport: socket.id, local: local, remote: remote), ecn: ecn,
+                $0, segmentSize: $0.count, tuple: FourTuple(transport: socket.id, local: local, remote: remote),
+                ecn: ecn,
                 on: socket)
         }
         socket.worker.scheduleService()
