@@ -10,9 +10,10 @@ let package = Package(
     targets: [
         .target(name: "CAllocationCounter"),
         .target(name: "CProcessFigures"),
+        .target(name: "BenchmarkSupport", dependencies: [.product(name: "QUICProtocol", package: "tern")]),
         .executableTarget(
             name: "EngineBenchmark",
-            dependencies: ["CAllocationCounter", .product(name: "QUICProtocol", package: "tern")]
+            dependencies: ["BenchmarkSupport", "CAllocationCounter", .product(name: "QUICProtocol", package: "tern")]
         ),
         .executableTarget(
             name: "CongestionTable",
@@ -23,11 +24,13 @@ let package = Package(
         // Looks into the engine's rooms: built with `-Xswiftc -enable-testing`.
         .executableTarget(
             name: "MicroBenchmarks",
-            dependencies: ["CAllocationCounter", .product(name: "QUICProtocol", package: "tern")]
+            dependencies: ["BenchmarkSupport", "CAllocationCounter", .product(name: "QUICProtocol", package: "tern")]
         ),
         .executableTarget(
             name: "SpoofedSources",
-            dependencies: ["CProcessFigures", .product(name: "QUICProtocol", package: "tern")]
+            dependencies: [
+                "BenchmarkSupport", "CProcessFigures", .product(name: "QUICProtocol", package: "tern"),
+            ]
         ),
     ]
 )

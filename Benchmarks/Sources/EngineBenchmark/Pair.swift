@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import BenchmarkSupport
 import QUICProtocol
 
 /// A client and a server of the engine, joined in memory, with a virtual clock that lets the pacer keep up.
@@ -23,25 +24,17 @@ final class Pair {
     private(set) var packets: UInt64 = 0
 
     init() throws {
-        let certificate = try SelfSignedCertificate.generate(
-            commonName: "localhost", dnsNames: ["localhost"], ipAddresses: [NetworkAddress](), validFor: 2)
-        var serverSettings = TLSSettings()
-        serverSettings.certificateChain = [certificate.certificate]
-        serverSettings.privateKey = certificate.privateKey
-        serverSettings.applicationProtocols = ["bench"]
-        var clientSettings = TLSSettings()
-        clientSettings.trustRoots = .certificates([certificate.certificate])
-        clientSettings.applicationProtocols = ["bench"]
+        let tls = try TLSPair()
         var configuration = ConnectionConfiguration()
         configuration.initialUDPPayload = 1_452
         configuration.maxUDPPayload = 1_452
-        server = ServerConfiguration(tls: try TLSContext(serverSettings, role: .server), connection: configuration)
+        server = ServerConfiguration(tls: tls.server, connection: configuration)
         let clientAddress = NetworkAddress(127, 0, 0, 1, port: 50_000)
         let serverAddress = NetworkAddress(127, 0, 0, 1, port: 4_433)
         clientTuple = FourTuple(transport: TransportID(0), local: clientAddress, remote: serverAddress)
         serverTuple = FourTuple(transport: TransportID(0), local: serverAddress, remote: clientAddress)
         client = try clientEndpoint.connect(
-            over: clientTuple, tls: try TLSContext(clientSettings, role: .client), serverName: "localhost",
+            over: clientTuple, tls: tls.client, serverName: "localhost",
             configuration: configuration, now: now)
         source = SharedBytes(copying: [UInt8](repeating: 0x5a, count: 256 * 1_024))
         for _ in 0..<100 { step() }

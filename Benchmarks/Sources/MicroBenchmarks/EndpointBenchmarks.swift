@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import BenchmarkSupport
 @testable import QUICProtocol
 
 /// Which connection a datagram belongs to.
@@ -45,7 +46,7 @@ extension Harness {
     /// their server's.
     private mutating func measureDelivery(_ name: String, connections: Int) throws {
         let endpoint = QUICEndpoint()
-        let tls = try TLSContext(clientSettings(), role: .client)
+        let tls = try TLSPair().client
         let server = NetworkAddress(198, 51, 100, 1, port: 443)
         let size = 40
         let datagrams = lastingBytes(size * connections)
@@ -94,13 +95,4 @@ extension Harness {
 
 private func endpointTuple(port: UInt16, remote: NetworkAddress) -> FourTuple {
     FourTuple(transport: TransportID(0), local: NetworkAddress(192, 0, 2, 1, port: port), remote: remote)
-}
-
-private func clientSettings() throws -> TLSSettings {
-    let certificate = try SelfSignedCertificate.generate(
-        commonName: "localhost", dnsNames: ["localhost"], ipAddresses: [NetworkAddress](), validFor: 2)
-    var settings = TLSSettings()
-    settings.trustRoots = .certificates([certificate.certificate])
-    settings.applicationProtocols = ["bench"]
-    return settings
 }

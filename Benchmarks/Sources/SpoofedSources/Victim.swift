@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import BenchmarkSupport
 import CProcessFigures
 import QUICProtocol
 
@@ -41,22 +42,14 @@ final class Victim {
     private static let hostileCapacity = 2_048
 
     init() throws {
-        let certificate = try SelfSignedCertificate.generate(
-            commonName: "localhost", dnsNames: ["localhost"], ipAddresses: [NetworkAddress](), validFor: 2)
-        var serverSettings = TLSSettings()
-        serverSettings.certificateChain = [certificate.certificate]
-        serverSettings.privateKey = certificate.privateKey
-        serverSettings.applicationProtocols = ["bench"]
-        var clientSettings = TLSSettings()
-        clientSettings.trustRoots = .certificates([certificate.certificate])
-        clientSettings.applicationProtocols = ["bench"]
+        let tls = try TLSPair()
         let start = thread_cpu_nanoseconds()
         for _ in 0..<10_000 { _ = thread_cpu_nanoseconds() }
         measuringTime = Double(thread_cpu_nanoseconds() - start) / 10_000
-        configuration = ServerConfiguration(tls: try TLSContext(serverSettings, role: .server))
+        configuration = ServerConfiguration(tls: tls.server)
         client = try clientEndpoint.connect(
             over: FourTuple(transport: TransportID(0), local: clientAddress, remote: serverAddress),
-            tls: try TLSContext(clientSettings, role: .client), serverName: "localhost", now: now)
+            tls: tls.client, serverName: "localhost", now: now)
         // Not longer: time would go on to the idle timeout.
         for _ in 0..<100 where clientEndpoint.withConnection(client, { $0.isHandshakeConfirmed }) != true { step() }
         guard let server else { throw Failure.noConnection }
