@@ -9,7 +9,7 @@ import Testing
 struct NamedScenarioTests {
     @Test("goes as its name says", arguments: Catalogue.all)
     func named(_ scenario: NamedScenario) async {
-        await overSeeds(atMost: 4, replaying: scenario.replayCommand) { seed in scenario.run(seed: seed).complaint }
+        await overSeeds(replaying: scenario.replayCommand) { seed in scenario.run(seed: seed).complaint }
     }
 
     @Test("each has a name of its own, and all families from 1 to 14 but those with suites of their own are there")
@@ -42,7 +42,7 @@ struct ExplorationTests {
     @Test(
         "seeds that once broke a rule do so no more",
         arguments: [
-            5120, 6687, 7601, 8412, 12707, 14715, 20965, 25191, 26189, 26276, 29264, 35037, 37792, 38098,
+            5120, 6687, 7601, 8412, 12707, 14715, 20965, 25191, 26189, 26276, 29264, 30646, 35037, 37792, 38098,
             56781,
         ] as [UInt64])
     func onceFailed(seed: UInt64) {

@@ -67,10 +67,11 @@ extension QUICConnection {
             // Who is heard again where a validation had failed gets another chance.
             if level == .oneRTT { proveActivePath(now: now) }
             if isHighest, !isProbing { preferred.awaitedMove = nil }
+        } else if level == .oneRTT, isProbing {
+            // Probes over a slow network are overtaken by what goes over the one in use.
+            prepareProof(ofPathAt: index, now: now)
         } else if isHighest {
-            if level == .oneRTT, isProbing {
-                prepareProof(ofPathAt: index, now: now)
-            } else if mustProveBeforeFollowing(toPathAt: index) {
+            if mustProveBeforeFollowing(toPathAt: index) {
                 if level == .oneRTT { awaitProof(ofPathAt: index, now: now) }
             } else if level == .oneRTT || !handshake.isComplete {
                 followPeer(toPathAt: index, now: now)
@@ -150,6 +151,13 @@ extension QUICConnection {
         paths[index].beginValidation(now: now, interval: challengeInterval, timeout: validationTimeout(ofPathAt: index))
     }
 
+    /// Starts to prove that a path bears 1,200 bytes, or starts anew where nothing could be sent for a while: what did not go
+    /// out says nothing about sizes.
+    mutating func startSizeProof(ofPathAt index: Int, now: Instant) {
+        startValidation(ofPathAt: index, now: now)
+        paths[index].isProvingSize = true
+    }
+
     /// When a validation that nobody set a limit for fails (RFC 9000, section 8.2.4).
     private func validationTimeout(ofPathAt index: Int) -> Nanoseconds {
         let current = probeTimeout(in: .application)
@@ -196,8 +204,7 @@ extension QUICConnection {
         if !provedSize { events.append(.path(.validated(id, rtt: rtt, challenges: challenges))) }
         if !challenge.isPadded {
             // The address is proved; that the path bears 1,200 bytes is not yet (RFC 9000, section 8.2.1).
-            startValidation(ofPathAt: index, now: now)
-            paths[index].isProvingSize = true
+            startSizeProof(ofPathAt: index, now: now)
         }
         if role == .client {
             clientPathValidated(id, now: now)

@@ -204,6 +204,7 @@ extension QUICConnection {
     public mutating func sendSucceeded(on id: PathID) {
         guard let index = paths.index(of: id), paths[index].hasSendError else { return }
         paths[index].hasSendError = false
+        if paths[index].isProvingSize { startSizeProof(ofPathAt: index, now: clock) }
         guard index == paths.activeIndex else { return }
         events.append(.path(.recovered(id)))
         // The network is back: say so at once, rather than when the next probe is due.

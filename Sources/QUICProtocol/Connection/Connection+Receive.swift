@@ -203,7 +203,9 @@ extension QUICConnection {
         let pathID = paths[pathIndex].id
         let isHighest = spaces[space].received.largest.map { opened.packetNumber > $0 } ?? true
 
-        if role == .server, isHighest { noteLocalID(destination, level: level, onPathAt: pathIndex) }
+        if role == .server, isHighest || paths[pathIndex].localIDSequence == nil {
+            noteLocalID(destination, level: level, onPathAt: pathIndex)
+        }
         let contents = try receiveFrames(
             datagram.bytes, payload: opened.payload, level: level, path: pathID, destination: destination,
             arrival: arrival)

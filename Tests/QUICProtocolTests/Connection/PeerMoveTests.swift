@@ -184,6 +184,32 @@ struct PeerMoveTests {
         _ = try pair.upload(10_000)
     }
 
+    @Test("a probe that was overtaken on the way is answered and its path proved ahead, and nothing moves (M2, M10)")
+    func overtakenProbe() throws {
+        let pair = try established()
+        let away = FourTuple(
+            transport: TransportID(1), local: NetworkAddress(192, 0, 2, 2, port: 1), remote: pair.serverAddress)
+        var held: [UInt8]?
+        pair.passes = { side, bytes in
+            if side == .client, held == nil {
+                held = bytes
+                return false
+            }
+            return true
+        }
+        try pair.onClient { try $0.probe($0.addPath(over: away), timeout: .seconds(1), now: pair.now) }
+        pair.exchange()
+        try ping(pair)
+        let slow = NetworkAddress(203, 0, 113, 9, port: 1_000)
+        pair.inject(try #require(held), into: .server, from: slow)
+        pair.exchange()
+        try pair.onServer { connection in
+            #expect(connection.paths.active.tuple.remote == pair.clientAddress)
+            let path = connection.pathSnapshots().first { $0.tuple.remote == slow }
+            #expect(path?.state == .validated)
+        }
+    }
+
     @Test(
         "a client goes back to its first network, raced by copies from the second: no ID of the second goes along (M17)"
     )
