@@ -47,8 +47,7 @@ extension TernError: CustomStringConvertible {
         case .system(let call, let errno): "\(call) failed: \(systemErrorText(errno)) (errno \(errno))"
         case .addressFamilyUnavailable(let family):
             "the transport has no \(family == .ipv4 ? "IPv4" : "IPv6") socket: bind one to an address of that family"
-        case .eventLoopUnsupported:
-            "this event loop cannot run sockets: use a QUICEventLoop or NIO's MultiThreadedEventLoopGroup"
+        case .eventLoopUnsupported: "the event loop cannot run sockets: use one of a MultiThreadedEventLoopGroup"
         case .transportOnAnotherEventLoop:
             "the transport runs on another event loop: bind it with `on: connection.eventLoop`"
         case .noPreferredAddress(let reason): "no preferred address: \(reason)"

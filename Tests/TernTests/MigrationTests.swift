@@ -177,8 +177,7 @@ struct MigrationTests {
 
     @Test("goes on when NIO closes the channel that reads")
     func channelLost() async throws {
-        let loop = MultiThreadedEventLoopGroup.singleton.next()
-        let pair = try await TestPair.connected(serverLoop: loop, clientLoop: loop)
+        let pair = try await TestPair.connected()
         let echo = pair.echo()
         for transport in [pair.clientTransport, pair.serverTransport] {
             for socket in transport.socketsForTesting {

@@ -20,12 +20,12 @@ struct TestPair: Sendable {
         serverAddress: String = "127.0.0.1:0", clientAddress: String = "127.0.0.1:0", targetHost: String = "127.0.0.1",
         clientConfiguration: ConnectionConfiguration = ConnectionConfiguration(),
         serverConfiguration: ConnectionConfiguration = ConnectionConfiguration(),
-        clientMonitor: NetworkMonitor = .system, serverLoop: (any EventLoop)? = nil, clientLoop: (any EventLoop)? = nil
+        clientMonitor: NetworkMonitor = .system
     ) async throws -> TestPair {
-        let serverTransport = try await Transport.bind(to: serverAddress, on: serverLoop)
+        let serverTransport = try await Transport.bind(to: serverAddress)
         var clientSettings = TransportConfiguration()
         clientSettings.networkMonitor = clientMonitor
-        let clientTransport = try await Transport.bind(to: clientAddress, on: clientLoop, configuration: clientSettings)
+        let clientTransport = try await Transport.bind(to: clientAddress, configuration: clientSettings)
         let listener = try await serverTransport.listen(
             tls: TestCredentials.server(), applicationProtocols: ["test"], configuration: serverConfiguration)
         async let accepted = listener.next()

@@ -30,9 +30,6 @@ final class UDPSocket: @unchecked Sendable {
     private(set) var isClosed = false
     private(set) var usesSegmentation: Bool
     private var channel: (any Channel)?
-    /// Of a loop of our own, which reads the descriptor without a channel.
-    private var token: UInt64?
-    private var readErrorsInSequence = 0
     /// Channels that NIO closed one shortly after the other; the delay before the next grows with it.
     private var quickReopenings = 0
     private var openedAt = Instant.zero
@@ -100,7 +97,6 @@ final class UDPSocket: @unchecked Sendable {
     func start() -> EventLoopFuture<Void> {
         let eventLoop = worker.eventLoop
         eventLoop.assertInEventLoop()
-        if let ownLoop = worker.ownLoop { return start(on: ownLoop) }
         guard let bootstrap = DatagramBootstrap(validatingGroup: eventLoop) else {
             return eventLoop.makeFailedFuture(TernError.eventLoopUnsupported)
         }
@@ -110,7 +106,7 @@ final class UDPSocket: @unchecked Sendable {
             return eventLoop.makeFailedFuture(TernError.system(call: "fcntl(F_DUPFD_CLOEXEC)", errno: error))
         }
         openedAt = worker.now()
-        let slots = readsPerCall
+        let slots = min(max(configuration.readsPerCall, 1), 64)
         #if os(Linux)
         let bytesPerRead = slots * Self.bytesPerSlot
         #else
@@ -138,41 +134,6 @@ final class UDPSocket: @unchecked Sendable {
             }
             .withBoundSocket(duplicate)
             .map { _ in }
-    }
-
-    private func start(on loop: QUICEventLoop) -> EventLoopFuture<Void> {
-        tern_socket_report(
-            descriptor, boundAddress.family == .ipv6 ? 6 : 4, isWildcard, configuration.usesReceiveOffload)
-        do throws(TernError) {
-            token = try loop.add(self, descriptor: descriptor).get()
-            return loop.makeSucceededVoidFuture()
-        } catch {
-            return loop.makeFailedFuture(error)
-        }
-    }
-
-    private var readsPerCall: Int { min(max(configuration.readsPerCall, 1), QUICEventLoop.readsPerCall) }
-
-    /// Reads what is there into the receiver's memory; 0, or the `errno`.
-    func receive(
-        with receiver: OpaquePointer, _ datagrams: inout UnsafePointer<tern_datagrams>?, _ count: inout Int
-    ) -> Int32 {
-        let error = tern_receiver_read(receiver, descriptor, readsPerCall, &datagrams, &count)
-        if error == 0 { readErrorsInSequence = 0 }
-        return error
-    }
-
-    /// A socket that does nothing but fail must not keep the loop busy: it is left alone for a while.
-    func noteReadError() {
-        readErrorsInSequence += 1
-        guard readErrorsInSequence >= 16, let loop = worker.ownLoop, let token else { return }
-        loop.remove(token, descriptor: descriptor)
-        self.token = nil
-        readErrorsInSequence = 0
-        loop.scheduleTask(in: .milliseconds(100)) {
-            guard !self.isClosed else { return }
-            self.token = try? loop.add(self, descriptor: self.descriptor).get()
-        }
     }
 
     /// A slot holds the longest datagram, or as many merged ones as the kernel merges.
@@ -262,8 +223,6 @@ final class UDPSocket: @unchecked Sendable {
         backlog.dropAll()
         channel?.close(promise: nil)
         channel = nil
-        if let token { worker.ownLoop?.remove(token, descriptor: descriptor) }
-        token = nil
         closeDescriptor()
     }
 

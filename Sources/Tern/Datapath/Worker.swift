@@ -28,8 +28,6 @@ final class Worker: @unchecked Sendable {
     }
 
     let eventLoop: any EventLoop
-    /// The same loop if it is one of ours.
-    let ownLoop: QUICEventLoop?
     /// The same, if it is that of a simulated host: what stands in for the system there.
     let simulation: (any SimulatedEventLoop)?
     let endpoint: QUICEndpoint
@@ -59,7 +57,6 @@ final class Worker: @unchecked Sendable {
 
     private init(eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
-        self.ownLoop = eventLoop as? QUICEventLoop
         self.simulation = eventLoop as? any SimulatedEventLoop
         self.endpoint = QUICEndpoint(random: simulation?.makeRandomSource() ?? .system)
     }
@@ -92,9 +89,8 @@ final class Worker: @unchecked Sendable {
         }
     }
 
-    /// The worker of all transports that name no event loop, so that connections can use any of them as a path. Its loop is
-    /// one of ours where there is one.
-    static let shared = Worker.of((try? QUICEventLoop()) ?? MultiThreadedEventLoopGroup.singleton.next())
+    /// The worker of all transports that name no event loop, so that connections can use any of them as a path.
+    static let shared = Worker.of(MultiThreadedEventLoopGroup.singleton.next())
 
     // MARK: Sockets
 
@@ -237,7 +233,6 @@ final class Worker: @unchecked Sendable {
 
     private func armTimer(continuing: Bool) {
         let earliest = continuing ? now() : deadlines.earliest
-        if let ownLoop { return ownLoop.setDeadline(earliest, of: self) }
         guard let earliest else { return }
         let deadline = max(earliest, now() + Limits.minimumDelay)
         // A timer that goes off too early is cheap; setting it again for every packet is not.
@@ -252,17 +247,12 @@ final class Worker: @unchecked Sendable {
 extension Worker: NIOScheduledCallbackHandler {
     func handleScheduledCallback(eventLoop: some EventLoop) {
         timer = nil
-        expireDeadlines()
-        serviceTouched()
-    }
-
-    /// Has connections do what is due.
-    func expireDeadlines() {
         let now = now()
         while let slot = deadlines.popExpired(now: now) {
             guard let driver = slots[slot] else { continue }
             endpoint.withConnection(driver.handle) { $0.handleDeadline(now: now) }
             touch(driver)
         }
+        serviceTouched()
     }
 }

@@ -62,9 +62,6 @@ struct PerfOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Bytes of UDP payload in a datagram, at most.", valueName: "bytes"))
     var datagramSize = 1_452
 
-    @Option(help: "Whose event loop: own or nio.")
-    var eventLoop = EventLoopKind.own
-
     @Flag(help: "Prints JSON.")
     var json = false
 
@@ -132,20 +129,6 @@ struct PerfOptions: ParsableArguments {
     }
 }
 
-/// Which event loop a role runs on.
-enum EventLoopKind: String, ExpressibleByArgument {
-    /// Tern's, where there is one; else NIO's.
-    case own
-    case nio
-
-    func make() throws -> any EventLoop {
-        #if os(Linux)
-        if self == .own { return try QUICEventLoop() }
-        #endif
-        return MultiThreadedEventLoopGroup(numberOfThreads: 1).next()
-    }
-}
-
 /// `tern perf`: both roles over loopback.
 struct PerfLoopbackCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -157,7 +140,7 @@ struct PerfLoopbackCommand: AsyncParsableCommand {
     var options: PerfOptions
 
     func run() async throws {
-        let (serverLoop, clientLoop) = (try options.eventLoop.make(), try options.eventLoop.make())
+        let (serverLoop, clientLoop) = (Self.makeEventLoop(), Self.makeEventLoop())
         var tls = try Certificates.throwAwayPair(hosts: ["127.0.0.1"])
         if let curves = try options.curves() { tls.client.curves = curves }
         let transport = try await Transport.bind(to: "127.0.0.1:0", on: serverLoop)
@@ -195,6 +178,10 @@ struct PerfLoopbackCommand: AsyncParsableCommand {
         await transport.close()
         options.show(results)
     }
+
+    private static func makeEventLoop() -> any EventLoop {
+        MultiThreadedEventLoopGroup(numberOfThreads: 1).next()
+    }
 }
 
 /// `tern perf serve`.
@@ -216,9 +203,6 @@ struct PerfServeCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Bytes of UDP payload in a datagram, at most.", valueName: "bytes"))
     var datagramSize = 1_452
 
-    @Option(name: .customLong("event-loop"), help: "Whose event loop: own or nio.")
-    var eventLoopKind = EventLoopKind.own
-
     func validate() throws {
         guard (1_200...65_000).contains(datagramSize) else {
             throw ValidationError("--datagram-size takes 1200 to 65000")
@@ -227,7 +211,7 @@ struct PerfServeCommand: AsyncParsableCommand {
 
     func run() async throws {
         let tls = try Certificates.server(certificate: certificate, privateKey: privateKey, hosts: [listen.host])
-        let eventLoop = try eventLoopKind.make()
+        let eventLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1).next()
         let address = try listen.resolved()
         var configuration = ConnectionConfiguration()
         configuration.initialUDPPayload = datagramSize
@@ -281,7 +265,7 @@ struct PerfGetCommand: AsyncParsableCommand {
         var tls = try Certificates.client(insecure: insecure, authorities: authorities)
         if let curves = try options.curves() { tls.curves = curves }
         let client = PerfClient(
-            eventLoop: try options.eventLoop.make(),
+            eventLoop: MultiThreadedEventLoopGroup(numberOfThreads: 1).next(),
             server: server.description,
             local: remote.protocol == .inet6 ? "[::]:0" : "0.0.0.0:0",
             tls: tls,
