@@ -31,9 +31,10 @@ struct PreferredAddressTests {
         return (pair, preferred)
     }
 
-    /// Waits until a condition holds, for ten seconds at most.
+    /// Waits until a condition holds, for half a minute at most: probe timeouts are long where a busy machine makes round
+    /// trips long.
     private static func eventually(_ condition: () async -> Bool) async throws -> Bool {
-        for _ in 0..<1_000 {
+        for _ in 0..<3_000 {
             if await condition() { return true }
             try await Task.sleep(for: .milliseconds(10))
         }
