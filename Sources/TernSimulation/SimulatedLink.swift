@@ -42,6 +42,9 @@ public struct LinkConditions: Sendable, Equatable {
     public var delay: Nanoseconds
     /// Up to so much is added to the delay of each datagram, at random. Jitter alone keeps the order.
     public var jitter: Nanoseconds
+    /// Datagrams arrive at whole multiples of it, together with all others since the last, as from a network card that
+    /// spares its host interrupts. Zero for each by itself.
+    public var coalescing = Nanoseconds.zero
     /// The probability that a datagram is lost.
     public var loss: Double
     /// Losses in bursts, besides those.
@@ -121,6 +124,8 @@ public final class SimulatedLink {
     }
 
     public var conditions: LinkConditions
+    /// What is under way.
+    let lane = Scheduler.Lane()
     public private(set) var counters = LinkCounters()
     private var random: RandomSource
     /// What bursts and bit errors are drawn from: a link without them has the same fate with and without this source.
@@ -200,6 +205,7 @@ public final class SimulatedLink {
             arrival = max(arrival, lastArrival)
             lastArrival = arrival
         }
+        if conditions.coalescing > .zero { arrival = Self.roundedUp(arrival, to: conditions.coalescing) }
         corrupt(&datagram)
         counters.carried += 1
         counters.carriedBytes += datagram.payload.count
@@ -207,6 +213,11 @@ public final class SimulatedLink {
         counters.duplicated += 1
         return .arrives(
             at: arrival, again: arrival + Nanoseconds(Int64(Double(conditions.reorderingDelay.rawValue) * unit())))
+    }
+
+    private static func roundedUp(_ instant: Instant, to step: Nanoseconds) -> Instant {
+        let excess = instant.nanoseconds % step.rawValue
+        return excess == 0 ? instant : instant + Nanoseconds(step.rawValue - excess)
     }
 
     /// Moves between the two states, and says whether the datagram is lost in the bad one.

@@ -311,7 +311,7 @@ public final class SimulatedNetwork {
         case .dropped(let reason):
             journal.note("\(place()) drops \(datagram.summary): \(reason.rawValue)")
         case .arrives(let instant, let again):
-            scheduler.schedule(at: instant, onArrival)
+            scheduler.schedule(at: instant, in: link.lane, onArrival)
             if let again { scheduler.schedule(at: again, onArrival) }
         }
     }

@@ -25,12 +25,15 @@ struct ContentWriter {
     mutating func write(to stream: StreamID, of connection: inout QUICConnection, limit: Int) throws(StreamError) {
         while !isFinished, connection.sendBuffered(stream) <= limit {
             let size = min(Self.chunkSize, count - offset)
-            var chunk = header + [UInt8](repeating: 0, count: size)
-            let (key, offset, headerCount) = (key, offset, header.count)
-            chunk.withUnsafeMutableBytes { bytes in
-                Content.fill(UnsafeMutableRawBufferPointer(rebasing: bytes[headerCount...]), key: key, offset: offset)
+            let (key, offset, header) = (key, offset, header)
+            let chunk = [UInt8](unsafeUninitializedCapacity: header.count + size) { buffer, initializedCount in
+                let bytes = UnsafeMutableRawBufferPointer(buffer)
+                bytes.copyBytes(from: header)
+                let content = UnsafeMutableRawBufferPointer(rebasing: bytes[header.count..<header.count + size])
+                Content.fill(content, key: key, offset: offset)
+                initializedCount = header.count + size
             }
-            header = []
+            self.header = []
             self.offset += size
             isFinished = self.offset == count
             try connection.write(SharedBytes(copying: chunk), to: stream, finish: isFinished)

@@ -60,6 +60,50 @@ struct SimulatorTests {
         #expect(scheduler.elapsed == .milliseconds(5))
     }
 
+    @Test("lanes change nothing about the order, also where one of them is asked to go back in time")
+    func lanes() {
+        var random = RandomSource.seeded(1)
+        let due = (0..<500).map { _ in random.integer(in: 0...99) }
+        func run(in lanes: [Scheduler.Lane?]) -> [Int] {
+            let scheduler = Scheduler()
+            var seen: [Int] = []
+            for (number, milliseconds) in due.enumerated() {
+                // The first instants of a lane rise, as those of a link do; later ones do as they like.
+                let instant = number < 200 ? number / 4 : milliseconds
+                scheduler.schedule(after: .milliseconds(Int64(instant)), in: lanes[number % lanes.count]) {
+                    seen.append(number)
+                    if number % 50 == 0 {
+                        scheduler.schedule(after: .milliseconds(1), in: lanes[0]) { seen.append(1_000 + number) }
+                    }
+                }
+            }
+            #expect(scheduler.pendingCount == due.count)
+            #expect(scheduler.run(until: .distantFuture) == .nothingLeft)
+            #expect(scheduler.pendingCount == 0)
+            return seen
+        }
+        #expect(run(in: [Scheduler.Lane(), nil, Scheduler.Lane()]) == run(in: [nil]))
+
+        let (scheduler, lane) = (Scheduler(), Scheduler.Lane())
+        var count = 0
+        for _ in 0..<3 { scheduler.schedule(after: .milliseconds(1), in: lane) { count += 1 } }
+        scheduler.removeAll()
+        scheduler.schedule(after: .milliseconds(2), in: lane) { count += 1 }
+        #expect(scheduler.pendingCount == 1)
+        #expect(scheduler.run(until: .distantFuture) == .nothingLeft && count == 1)
+    }
+
+    @Test("a link that saves datagrams up hands over all that came since, in their order and never early")
+    func coalescing() {
+        var conditions = LinkConditions(delay: .milliseconds(2))
+        conditions.coalescing = .milliseconds(5)
+        let arrivals = Self.deliver(20, over: conditions).recorder.arrivals
+        #expect(arrivals.map { $0.datagram.payload[0] } == Array(0..<20))
+        for (number, arrival) in arrivals.enumerated() {
+            #expect(arrival.at == .milliseconds(Int64((number + 2 + 4) / 5 * 5)))
+        }
+    }
+
     @Test("a run stops at its limit with the clock there, and says when it makes no headway")
     func limits() {
         let scheduler = Scheduler()
