@@ -118,6 +118,22 @@ struct TransferTests {
         }
     }
 
+    @Test("1 Gbit/s, 1 ms and 9 packets of queue: batches made for hosts do not keep a flow from 60 % of the link")
+    func shortLinkWithShortQueue() async {
+        await check(atMost: 3) { _ in
+            var scenario = Scenario("short link, short queue")
+            scenario.setRoundTrip(.milliseconds(1))
+            var inbound = scenario.access
+            inbound.bandwidth = 1_000_000_000
+            inbound.queueLimit = 14_000
+            scenario.accessInbound = inbound
+            scenario.plans = [StreamPlan(download: 24_000_000)]
+            return scenario
+        } expecting: {
+            unless($0.goodput > 600e6, "goodput \($0.goodput)")
+        }
+    }
+
     @Test("10 Mbit/s, 30 ms and 25 packets of queue: at least 80 % of the link is used")
     func ordinaryLink() async {
         await check(atMost: 3) { _ in

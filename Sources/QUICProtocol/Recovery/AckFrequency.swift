@@ -13,8 +13,10 @@ struct AckFrequency {
     /// The same for a path of less than `shortPath`; twice as many in slow start.
     static let shortPathDivisor = 4
     static let shortPath = Nanoseconds.milliseconds(1)
-    /// It must be so many packets to be worth asking, and on a path of less than `RTTEstimator.hostPath` more: there what
-    /// arrives in one read is acknowledged together anyway, and a request for less saves nothing.
+    /// It must be so many packets to be worth asking, and more where hosts take the time: there what arrives in one read is
+    /// acknowledged together anyway, and a request for less saves nothing. That is a path of less than
+    /// `RTTEstimator.hostPath` or, once packets were lost, less than `shortPath`: they may be those of a link's short queue,
+    /// which bears few packets at once (decision 0016).
     static let leastPackets = 3
     static let leastPacketsOnHostPath = 10
     /// A receiver processes no more than that many datagrams at once either.
@@ -38,6 +40,7 @@ struct AckFrequency {
     private var current = Request(delay: .milliseconds(25))
     private var nextSequence: UInt64 = 0
     private var lastDisturbance = Instant.zero
+    private var wasDisturbed = false
     private var lastSentAt = Instant.zero
     /// An ACK_FREQUENCY frame waits to be sent.
     private(set) var isPending = false
@@ -61,6 +64,7 @@ struct AckFrequency {
     mutating func disturbed(now: Instant, needsAnswer: Bool) {
         guard let limits else { return }
         lastDisturbance = now
+        wasDisturbed = true
         if needsAnswer { wantsImmediateAck = true }
         guard current.isSparse else { return }
         ask(Request(delay: limits.most), now: now)
@@ -79,7 +83,7 @@ struct AckFrequency {
             minimumRTT >= Self.shortPath
             ? Self.windowDivisor : isInSlowStart ? 2 * Self.shortPathDivisor : Self.shortPathDivisor
         let packets = min(datagrams / divisor, Self.mostPackets)
-        let isHostPath = minimumRTT < RTTEstimator.hostPath
+        let isHostPath = minimumRTT < (wasDisturbed ? Self.shortPath : RTTEstimator.hostPath)
         let least = isHostPath ? Self.leastPacketsOnHostPath : Self.leastPackets
         guard packets >= least else {
             // Not for a small change either.

@@ -13,6 +13,8 @@ struct AckPolicy {
     static let calmThreshold = 10
     /// Acknowledgements that nobody asked to be rare are late by a round trip divided by it, at most.
     static let delayDivisor: Int64 = 8
+    /// No timer is set for less where hosts take the time: until a packet is missing, or on a path of less than a millisecond.
+    static let leastDelayOnHostPath = Nanoseconds.milliseconds(1)
 
     /// What the peer asked for.
     private struct Request {
@@ -30,6 +32,8 @@ struct AckPolicy {
     private var request: Request?
     private var packetsSinceDisturbance = 0
     private var wasMarked = false
+    /// Packets came out of order, which may be the doing of a link whose queue is short.
+    private var wasReordered = false
 
     /// Takes an ACK_FREQUENCY frame; one that was overtaken changes nothing.
     mutating func request(_ frame: AckFrequencyFrame, minAckDelay: Nanoseconds) throws(TransportError) {
@@ -65,7 +69,9 @@ struct AckPolicy {
     /// How long an ACK waits for more to report.
     var delay: Nanoseconds {
         if let request { return request.delay }
-        return isCalm && rtt > .zero ? min(maxAckDelay, max(rtt / Self.delayDivisor, .milliseconds(1))) : maxAckDelay
+        guard isCalm, rtt > .zero else { return maxAckDelay }
+        let isHostPath = rtt < AckFrequency.shortPath || !wasReordered
+        return min(maxAckDelay, max(rtt / Self.delayDivisor, isHostPath ? Self.leastDelayOnHostPath : .zero))
     }
 
     /// How far packets may be out of order before an ACK is due; 0 for any distance.
@@ -74,6 +80,7 @@ struct AckPolicy {
     /// An ack-eliciting packet came.
     @inline(__always)
     mutating func received(isReordered: Bool) {
+        if isReordered { wasReordered = true }
         // The peer that asks says what is to follow from a gap; of any other the window may have become small.
         if isReordered, request == nil {
             packetsSinceDisturbance = 0

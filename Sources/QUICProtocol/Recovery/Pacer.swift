@@ -11,7 +11,8 @@
 ///
 /// On a path of less than `RTTEstimator.hostPath` batches save time. Until a packet is lost or
 /// marked there is no sign of a short queue either: up to then ten datagrams may leave at once, or a millisecond's worth and a
-/// quarter of the window (decision 0016).
+/// quarter of the window (decision 0016). Afterwards only a path of less than `shortPathStep`, on which there is no link to speak
+/// of, has batches larger than a millisecond's worth and an eighth of the window.
 struct Pacer {
     /// The burst that is always allowed, in datagrams.
     static let minimumBurstDatagrams = 2
@@ -63,7 +64,10 @@ struct Pacer {
         let rate = (isInSlowStart ? 2 : 1.25) * Double(window) / span
         self.rate = rate
         let inSpan = Int(min(Double(window / (isUntroubled ? 4 : 8)), rate * Double(Self.burstSpan.rawValue)))
-        capacity = max(minimumBurst, inSpan, min(window / 4, Self.shortPathBurst(minimumRTT: minimumRTT)))
+        // Where a loss may be one of a link's short queue, only window and rate count.
+        let bearsBatches = minimumRTT < Self.shortPathStep || !hasSeenCongestion
+        let shortPathBurst = bearsBatches ? min(window / 4, Self.shortPathBurst(minimumRTT: minimumRTT)) : 0
+        capacity = max(minimumBurst, inSpan, shortPathBurst)
         let limit = Double(capacity)
         if let tokens {
             let passed = Double(max(now - lastRefill, .zero).rawValue)

@@ -75,6 +75,24 @@ import Testing
         #expect(longest == at(2_025))
     }
 
+    @Test("on a path of a few milliseconds such an ACK is late by a millisecond, until a packet is missing")
+    func delayOnShortPath() {
+        var received = calm()
+        func delay(_ number: PacketNumber, rtt: Nanoseconds) -> Nanoseconds? {
+            received.setRTT(rtt)
+            received.record(number, isAckEliciting: true, ecn: .notECT, now: at(1_000))
+            defer { report(&received) }
+            return received.ackDeadline.map { $0 - at(1_000) }
+        }
+        #expect(delay(100, rtt: .milliseconds(2)) == .milliseconds(1))
+        report(&received)
+        _ = due(Array(102..<210), &received)
+        report(&received)
+        #expect(delay(210, rtt: .milliseconds(2)) == .microseconds(250))
+        #expect(delay(211, rtt: .microseconds(999)) == .milliseconds(1))
+        #expect(delay(212, rtt: .milliseconds(80)) == .milliseconds(10))
+    }
+
     @Test("a request sets how many packets and what time pass before an ACK")
     func request() throws {
         var received = calm()
@@ -233,6 +251,18 @@ import Testing
                 == AckFrequencyFrame(
                     sequence: 1, ackElicitingThreshold: 1, requestedMaxAckDelay: 25_000, reorderingThreshold: 1))
         #expect(reconsider(&frequency, datagrams: 70, rtt: 4, at: 5_000) == nil)
+    }
+
+    @Test(
+        "once packets were lost, a path of a few milliseconds may be a link with a short queue and is asked as others are"
+    )
+    func fewPacketsAfterLoss() {
+        var frequency = negotiated()
+        frequency.disturbed(now: at(500), needsAnswer: false)
+        #expect(!frequency.hasFrames, "the usual ones are what the peer sends")
+        let least = Nanoseconds.microseconds(999)
+        #expect(reconsider(&frequency, datagrams: 39, rtt: 4, least: least, at: 1_000) == nil, "a path within hosts")
+        #expect(reconsider(&frequency, datagrams: 64, rtt: 4, at: 2_000)?.ackElicitingThreshold == 3)
     }
 
     @Test("on a very short path, one for a quarter of the window, an eighth in slow start")

@@ -100,6 +100,14 @@ import Testing
         #expect(loopback.largestBurst > 50_000)
         let small = run(window: 40_000, rtt: .microseconds(100), isInSlowStart: false, seconds: 1)
         #expect(small.largestBurst <= 10_000)
+        // With a loss behind it, a path beyond the host may have a queue of a tenth of its window: 1 Gbit/s over 1 ms.
+        let link = run(
+            window: 125_000, rtt: .milliseconds(1), isInSlowStart: false, seconds: 1, lateness: .milliseconds(1))
+        #expect(link.largestBurst <= 125_000 / 8)
+        let untroubledLink = run(
+            window: 125_000, rtt: .milliseconds(1), isInSlowStart: false, seconds: 1, lateness: .milliseconds(1),
+            isTroubled: false)
+        #expect(untroubledLink.largestBurst > 125_000 / 5)
         // 4 ms: a quarter of a kilobyte, which is less than the millisecond's worth.
         let longer = run(window: 80_000, rtt: .milliseconds(4), isInSlowStart: false, seconds: 1)
         #expect(longer.largestBurst <= 10_000)
