@@ -1,34 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Prints how congestion control uses links from 10 Mbit/s to 10 Gbit/s: `CongestionTable [--short] [--json] [--only TEXT]`.
+/// Prints how congestion control uses links from 10 Mbit/s to 10 Gbit/s (`Options.usage`).
 ///
 /// Time is virtual: the figures do not depend on the machine, and the same seed gives the same figures but for what TLS
 /// draws by itself.
 @main
 struct CongestionTable {
     static func main() async {
-        let arguments = CommandLine.arguments.dropFirst()
-        let isShort = arguments.contains("--short")
-        let only = arguments.firstIndex(of: "--only").map { arguments.index(after: $0) }
-            .flatMap { $0 < arguments.endIndex ? Double(arguments[$0]) : nil }
-        var cells = Grid.cells(isShort: isShort)
-        if let only { cells = cells.filter { $0.bandwidth == Int(only * 1e6) } }
-        let report = await run(cells)
-        print(arguments.contains("--json") ? report.json : report.markdown)
+        do throws(Options.Misuse) {
+            let options = try Options(Array(CommandLine.arguments.dropFirst()))
+            let cells = Grid.cells(for: options)
+            if options.traceInterval != nil {
+                for cell in cells { Run.printTrace(of: cell, options) }
+                return
+            }
+            let report = await run(cells, options)
+            print(options.isJSON ? report.json : report.markdown)
+        } catch {
+            print("\(error.argument)?\n\(Options.usage)")
+        }
     }
 
     /// The dearest cells first, so that none is left to run alone at the end.
-    private static func run(_ cells: [Cell]) async -> Report {
-        let order = cells.indices.sorted { cells[$0].capacity > cells[$1].capacity }
+    private static func run(_ cells: [Cell], _ options: Options) async -> Report {
+        let order = cells.indices.sorted { cells[$0].cost > cells[$1].cost }
         let measurements = await withTaskGroup(of: (Int, Measurement).self) { group in
             var waiting = order[...]
             var measurements = [Int: Measurement]()
             func startNext() {
                 guard let index = waiting.popFirst() else { return }
                 let cell = cells[index]
-                group.addTask { (index, Run.measure(cell, seed: 1)) }
+                group.addTask { (index, Run.measure(cell, seed: options.seed)) }
             }
-            for _ in 0..<2 { startNext() }
+            for _ in 0..<options.jobs { startNext() }
             for await (index, measurement) in group {
                 measurements[index] = measurement
                 startNext()

@@ -6,8 +6,6 @@ import QUICProtocol
 struct Report {
     /// Less than so much of what is expected is out of line.
     static let tolerance = 0.9
-    /// A fairness below it is pointed out.
-    static let leastFairness = 0.8
 
     var results: [(cell: Cell, measurement: Measurement)]
 
@@ -18,9 +16,10 @@ struct Report {
             guard !rows.isEmpty else { continue }
             text += "\n### \(Self.rate(bandwidth))\n\n"
             text +=
-                "| RTT ms | loss % | queue BDP | use % from start | after slow start | model | response function | of both flows |"
-            text += " queue ms mean | p95 | overflow % from start | after slow start | fairness | note |\n"
-            text += "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n"
+                "| RTT ms | loss % | queue BDP | s | use % from start | after slow start | model | response function | of both flows |"
+            text +=
+                " queue ms mean | model | p95 | overflow % from start | after slow start | fairness | model | note |\n"
+            text += "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n"
             for row in rows { text += Self.row(row.cell, row.measurement) + "\n" }
         }
         return text
@@ -29,12 +28,16 @@ struct Report {
     private static func row(_ cell: Cell, _ measurement: Measurement) -> String {
         let columns = [
             fixed(cell.roundTrip.inSeconds * 1e3, 0), fixed(cell.loss * 100, 1), fixed(cell.queue, 1),
+            fixed(cell.span.inSeconds, 0),
             percent(measurement.useFromStart),
             measurement.slowStartEnd == nil ? "–" : percent(measurement.useAfterSlowStart),
-            percent(measurement.expectedUse), cell.loss > 0 ? percent(Model.use(byResponseFunctionIn: cell)) : "–",
+            measurement.expectedUse.map(percent) ?? "–",
+            cell.loss > 0 ? percent(Model.use(byResponseFunctionIn: cell)) : "–",
             percent(measurement.useByBoth), fixed(measurement.meanQueueingDelay.inSeconds * 1e3, 2),
+            measurement.expectedQueueingDelay.map { fixed($0.inSeconds * 1e3, 2) } ?? "–",
             fixed(measurement.queueingDelay95.inSeconds * 1e3, 2), fixed(measurement.overflowFromStart * 100, 2),
             fixed(measurement.overflowAfterSlowStart * 100, 2), fixed(measurement.fairness, 2),
+            measurement.expectedFairness.map { fixed($0, 2) } ?? "–",
             notes(cell, measurement).joined(separator: " "),
         ]
         return "| " + columns.joined(separator: " | ") + " |"
@@ -44,12 +47,19 @@ struct Report {
     static func notes(_ cell: Cell, _ measurement: Measurement) -> [String] {
         if let fault = measurement.fault { return ["FAULT: \(fault)"] }
         var notes = [String]()
-        let isShort = cell.loss == 0 && Model.period(of: cell) > cell.span.inSeconds / 2
         if measurement.slowStartEnd == nil { notes.append("s") }
-        if measurement.slowStartEnd != nil, measurement.useAfterSlowStart < tolerance * measurement.expectedUse {
-            notes.append(isShort ? "t" : cell.queueLimit < 4 * Cell.wireSize ? "q" : "u")
+        if let expected = measurement.expectedUse, measurement.useAfterSlowStart < tolerance * expected {
+            notes.append(cell.queueLimit < 4 * Cell.wireSize ? "q" : "u")
         }
-        if measurement.fairness < leastFairness { notes.append(isShort ? "tf" : "f") }
+        if let expected = measurement.expectedQueueingDelay,
+            cell.roundTrip + measurement.meanQueueingDelay
+                > Nanoseconds(Int64(Double((cell.roundTrip + expected).rawValue) / tolerance))
+        {
+            notes.append("d")
+        }
+        if let expected = measurement.expectedFairness, measurement.fairness < tolerance * expected {
+            notes.append("f")
+        }
         return notes
     }
 
@@ -61,14 +71,19 @@ struct Report {
                 ("spanSeconds", "\(cell.span.inSeconds)"),
                 ("useFromStart", "\(measurement.useFromStart)"),
                 ("useAfterSlowStart", "\(measurement.useAfterSlowStart)"),
-                ("expectedUse", "\(measurement.expectedUse)"),
+                ("expectedUse", measurement.expectedUse.map { "\($0)" } ?? "null"),
                 ("useByBoth", "\(measurement.useByBoth)"),
                 ("slowStartSeconds", measurement.slowStartEnd.map { "\($0.inSeconds)" } ?? "null"),
                 ("meanQueueingSeconds", "\(measurement.meanQueueingDelay.inSeconds)"),
+                (
+                    "expectedQueueingSeconds",
+                    measurement.expectedQueueingDelay.map { "\($0.inSeconds)" } ?? "null"
+                ),
                 ("p95QueueingSeconds", "\(measurement.queueingDelay95.inSeconds)"),
                 ("overflowFromStart", "\(measurement.overflowFromStart)"),
                 ("overflowAfterSlowStart", "\(measurement.overflowAfterSlowStart)"),
                 ("lossFromStart", "\(measurement.lossFromStart)"), ("fairness", "\(measurement.fairness)"),
+                ("expectedFairness", measurement.expectedFairness.map { "\($0)" } ?? "null"),
             ]
             return "  {" + fields.map { "\"\($0.0)\": \($0.1)" }.joined(separator: ", ") + "}"
         }

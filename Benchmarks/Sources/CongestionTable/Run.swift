@@ -28,9 +28,13 @@ final class Run {
         var delivered: [Int]
     }
 
+    private var watches: [FlowWatch] = []
     private var afterSlowStart: Snapshot?
+    /// The flows as they stood when the last of them left slow start.
+    private var standing: [Model.Flow] = []
+    private var standingSince: Instant?
     private var delays: [Int64] = []
-    private var isSampling = true
+    private var samplesDelays = true
 
     private init(_ cell: Cell, seed: UInt64) throws {
         self.cell = cell
@@ -41,6 +45,8 @@ final class Run {
         server = SimulatedEndpoint(named: "server", in: network)
         service = PerfService(sendBufferLimit: configuration.sendBufferLimit)
         server.application = service
+        // The scenarios look; here windows are of tens of thousands of packets.
+        server.checksInvariants = false
         server.listening = ServerConfiguration(tls: try credentials.serverContext(), connection: configuration)
         let outbound = LinkConditions(
             delay: cell.roundTrip / 2, loss: cell.loss, bandwidth: cell.bandwidth,
@@ -50,11 +56,14 @@ final class Run {
             let client = SimulatedEndpoint(named: "client \(index + 1)", in: network)
             var access = LinkConditions.perfect
             access.delay = cell.roundTrip - cell.roundTrip / 2
+            var card = LinkConditions.perfect
+            card.coalescing = cell.coalescing
             client.addInterface(
-                at: NetworkAddress(203, 0, 113, UInt8(2 + index), port: 50_001), access, inbound: .perfect)
+                at: NetworkAddress(203, 0, 113, UInt8(2 + index), port: 50_001), access, inbound: card)
             let transfer = Transfer(
                 [StreamPlan(download: Self.endless)], sendBufferLimit: configuration.sendBufferLimit)
             client.application = transfer
+            client.checksInvariants = false
             clients.append(client)
             transfers.append(transfer)
         }
@@ -87,7 +96,6 @@ final class Run {
         let start = snapshot()
         sample()
         run(for: cell.span)
-        isSampling = false
         let alone = snapshot()
         measurement.useFromStart = use(from: start, to: alone)
         measurement.overflowFromStart = share(of: \.overflowed, from: start, to: alone)
@@ -96,22 +104,66 @@ final class Run {
             measurement.slowStartEnd = afterSlowStart.instant - start.instant
             measurement.useAfterSlowStart = use(from: afterSlowStart, to: alone)
             measurement.overflowAfterSlowStart = share(of: \.overflowed, from: afterSlowStart, to: alone)
+            let seconds = (alone.instant - afterSlowStart.instant).inSeconds
+            measurement.expectedUse = Model.use(of: cell, by: standing[0], for: seconds)
+            measurement.expectedQueueingDelay = Model.queueingDelay(of: cell, by: standing[0], for: seconds)
         }
-        delays.sort()
-        if !delays.isEmpty {
-            measurement.meanQueueingDelay = Nanoseconds(delays.reduce(0, +) / Int64(delays.count))
-            measurement.queueingDelay95 = Nanoseconds(delays[min(delays.count - 1, delays.count * 95 / 100)])
-        }
+        noteDelays(in: &measurement)
         try connect(1)
         run(for: cell.span / 2)
         let middle = snapshot()
         run(for: cell.span / 2)
         let end = snapshot()
         measurement.useByBoth = use(from: middle, to: end)
-        measurement.fairness = fairness(from: middle, to: end)
-        measurement.expectedUse = Model.use(byEquationsIn: cell, random: .seeded(1))
+        measurement.fairness = Model.jainsIndex(zip(middle.delivered, end.delivered).map { Double($1 - $0) })
+        if standing.count == 2, let standingSince {
+            let offset = max(.zero, middle.instant - standingSince)
+            measurement.expectedFairness = Model.fairness(
+                of: cell, between: standing, for: (end.instant - (standingSince + offset)).inSeconds,
+                after: offset.inSeconds)
+        }
         measurement.fault = network.journal.violations.first ?? service.fault ?? transfers.compactMap(\.fault).first
         return measurement
+    }
+
+    private func noteDelays(in measurement: inout Measurement) {
+        samplesDelays = false
+        delays.sort()
+        guard !delays.isEmpty else { return }
+        measurement.meanQueueingDelay = Nanoseconds(delays.reduce(0, +) / Int64(delays.count))
+        measurement.queueingDelay95 = Nanoseconds(delays[min(delays.count - 1, delays.count * 95 / 100)])
+    }
+
+    // MARK: Tracing
+
+    /// Prints what the cell's flows do as CSV, the second from the middle on.
+    static func printTrace(of cell: Cell, _ options: Options) {
+        print("seconds,queue bytes,flow,window,in flight,slow start,smoothed RTT ms,lost,overflowed,delivered bytes")
+        do {
+            let run = try Run(cell, seed: options.seed)
+            try run.connect(0)
+            run.trace(every: Nanoseconds(Int64((options.traceInterval ?? 1) * 1e6)), from: run.network.now)
+            run.run(for: cell.span)
+            try run.connect(1)
+            run.run(for: cell.span)
+            run.network.scheduler.removeAll()
+        } catch {
+            print("\(error)")
+        }
+    }
+
+    private func trace(every interval: Nanoseconds, from start: Instant) {
+        for flow in server.connections.indices {
+            guard let path = path(of: flow) else { continue }
+            let fields = [
+                "\((network.now - start).inSeconds)", "\(bottleneck.queuedBytes(now: network.now))", "\(flow + 1)",
+                "\(path.congestionWindow)", "\(path.bytesInFlight)", "\(path.isInSlowStart)",
+                "\(path.smoothedRTT.inMilliseconds)", "\(bottleneck.counters.lost)", "\(bottleneck.counters.queueFull)",
+                "\(transfers[flow].downloadedBytes)",
+            ]
+            print(fields.joined(separator: ","))
+        }
+        network.scheduler.schedule(after: interval) { [self] in trace(every: interval, from: start) }
     }
 
     private func connect(_ index: Int) throws {
@@ -126,21 +178,29 @@ final class Run {
 
     // MARK: Looking
 
-    /// Looks at the queue every so often, and for the end of slow start.
+    /// Looks at the queue and the flows every so often.
     private func sample() {
-        guard isSampling else { return }
-        if afterSlowStart == nil, let connection = server.connections.first {
-            let inSlowStart = server.engine.withConnection(connection.handle) {
-                $0.pathSnapshots().first?.isInSlowStart ?? true
-            }
-            if inSlowStart == false { afterSlowStart = snapshot() }
+        let queued = bottleneck.queuedBytes(now: network.now)
+        let delay = Double(queued) * 8 / Double(cell.bandwidth)
+        look(roundTrip: cell.roundTrip.inSeconds + delay)
+        if samplesDelays, afterSlowStart != nil { delays.append(Int64(delay * 1e9)) }
+        network.scheduler.schedule(after: max(cell.roundTrip / 20, cell.span / 100_000)) { [self] in sample() }
+    }
+
+    private func look(roundTrip: Double) {
+        while watches.count < server.connections.count { watches.append(FlowWatch()) }
+        for index in watches.indices {
+            guard let path = path(of: index) else { return }
+            watches[index].look(at: path, now: network.now)
         }
-        if afterSlowStart != nil {
-            let waiting = Double(bottleneck.queuedBytes(now: network.now)) * 8 / Double(cell.bandwidth)
-            delays.append(Int64(waiting * 1e9))
-        }
-        let interval = max(cell.roundTrip / 20, cell.span / 20_000)
-        network.scheduler.schedule(after: interval) { [self] in sample() }
+        guard standing.count < watches.count, watches.allSatisfy({ $0.slowStartEnd != nil }) else { return }
+        standing = watches.map { $0.flow(now: network.now, roundTrip: roundTrip) }
+        standingSince = network.now
+        if watches.count == 1 { afterSlowStart = snapshot() }
+    }
+
+    private func path(of flow: Int) -> PathSnapshot? {
+        server.engine.withConnection(server.connections[flow].handle) { $0.pathSnapshots().first } ?? nil
     }
 
     private func snapshot() -> Snapshot {
@@ -161,13 +221,5 @@ final class Run {
         let sent =
             end.carried - start.carried + end.overflowed - start.overflowed + end.lost - start.lost
         return sent > 0 ? Double(end[keyPath: counter] - start[keyPath: counter]) / Double(sent) : 0
-    }
-
-    /// Jain's index: 1 for equal shares, a half when one flow of two has everything.
-    private func fairness(from start: Snapshot, to end: Snapshot) -> Double {
-        let shares = zip(start.delivered, end.delivered).map { Double($1 - $0) }
-        let sum = shares.reduce(0, +)
-        let squares = shares.reduce(0) { $0 + $1 * $1 }
-        return squares > 0 ? sum * sum / (Double(shares.count) * squares) : 0
     }
 }
