@@ -65,6 +65,7 @@ final class Subject {
                 role: role, tuple: Self.mainTuple, configuration: SharedConfiguration(FuzzSettings.connection),
                 tls: credentials.context(for: role), serverName: Credentials.serverName,
                 originalDestinationID: original, remoteID: peerID, localID: localID, localToken: token, random: split,
+                blocks: ReceiveBlockReserve(),
                 now: start)
         }
         forge = Forge(role: role.peer, destination: localID, source: peerID)

@@ -51,7 +51,8 @@ private final class Handshake {
                 role: victim, tuple: Subject.mainTuple, configuration: SharedConfiguration(FuzzSettings.connection),
                 tls: credentials.context(for: victim), serverName: Credentials.serverName,
                 originalDestinationID: original, remoteID: victim == .server ? peerID : original, localID: localID,
-                localToken: StatelessResetToken(prefixOf: random.bytes(16)), random: random.split(), now: start)
+                localToken: StatelessResetToken(prefixOf: random.bytes(16)), random: random.split(),
+                blocks: ReceiveBlockReserve(), now: start)
         }
         var parameters = FuzzSettings.peerParameters
         parameters.initialSourceConnectionID = peerID

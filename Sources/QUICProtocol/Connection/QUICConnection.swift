@@ -66,7 +66,7 @@ public struct QUICConnection: ~Copyable {
         serverName: String?,
         originalDestinationID: ConnectionID, remoteID: ConnectionID, localID: ConnectionID,
         localToken: StatelessResetToken, preferredAddress: PreferredAddress? = nil,
-        random: RandomSource, now: Instant
+        random: RandomSource, blocks: ReceiveBlockReserve, now: Instant
     ) throws(TransportError) {
         let configuration = sharedConfiguration.value
         var random = random
@@ -94,7 +94,7 @@ public struct QUICConnection: ~Copyable {
         self.handshake = HandshakeState(originalDestinationID: originalDestinationID, startedAt: now)
         self.tls = consume session
         self.random = random
-        self.streams = StreamTable(role: role, local: parameters, limits: configuration.streamLimits)
+        self.streams = StreamTable(role: role, local: parameters, limits: configuration.streamLimits, blocks: blocks)
         self.localIDs = LocalConnectionIDs(handshakeID: localID, resetToken: localToken)
         if let preferredAddress {
             localIDs.issueWithPreferredAddress(preferredAddress.connectionID, resetToken: preferredAddress.resetToken)

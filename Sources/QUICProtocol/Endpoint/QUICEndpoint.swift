@@ -16,6 +16,8 @@ public final class QUICEndpoint {
     private var tupleRoutes: [FourTuple: ConnectionHandle] = [:]
     private var response: StatelessResponse?
     private var handshakes = 0
+    /// What all connections put data into that waits to be read.
+    private let blocks = ReceiveBlockReserve()
     public private(set) var connectionCount = 0
 
     /// Holds a connection in place: it is large, and cannot be copied.
@@ -67,7 +69,7 @@ public final class QUICEndpoint {
             role: .client, tuple: tuple, configuration: SharedConfiguration(connectionConfiguration), tls: tls,
             serverName: serverName,
             originalDestinationID: remoteID, remoteID: remoteID, localID: localID,
-            localToken: statelessReset.token(of: localID), random: random.split(), now: now)
+            localToken: statelessReset.token(of: localID), random: random.split(), blocks: blocks, now: now)
         try connection.startHandshake()
         let handle = insert(Box(connection, countsAsHandshake: false))
         route(localID, to: handle)
@@ -177,6 +179,7 @@ public final class QUICEndpoint {
         slots[Int(handle.slot)].box = nil
         freeSlots.append(handle.slot)
         connectionCount -= 1
+        if connectionCount == 0 { blocks.release() }
     }
 
     /// Everything that is kept for routing: 0 when no connection is left.
@@ -240,7 +243,7 @@ public final class QUICEndpoint {
                 role: .server, tuple: tuple, configuration: server.shared, tls: server.tls, serverName: nil,
                 originalDestinationID: header.dcid, remoteID: header.scid, localID: localID,
                 localToken: statelessReset.token(of: localID), preferredAddress: preferredAddress,
-                random: random.split(), now: now)
+                random: random.split(), blocks: blocks, now: now)
         } catch {
             return .dropped
         }

@@ -123,10 +123,7 @@ extension StreamTable {
             if receiveWindow.consume(UInt64(result.count), now: now, rtt: rtt) { control.insert(.maxData) }
         }
         if !stream.pointee.receive.hasUnreadNews { withdrawReadable(stream) }
-        if result.isFinished {
-            removeIfDone(stream)
-            trimIfIdle()
-        }
+        if result.isFinished { removeIfDone(stream) }
         return result
     }
 

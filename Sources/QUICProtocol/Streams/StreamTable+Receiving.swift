@@ -103,10 +103,7 @@ extension StreamTable {
     private mutating func receivingEnded(_ stream: StreamReference, wasAwaiting: Bool) {
         unqueue(.maxStreamData, for: stream)
         if !stream.pointee.receive.wantsStop { unqueue(.stopSending, for: stream) }
-        if wasAwaiting, !stream.pointee.receive.isAwaitingData {
-            awaitingCount -= 1
-            trimIfIdle()
-        }
+        if wasAwaiting, !stream.pointee.receive.isAwaitingData { awaitingCount -= 1 }
         removeIfDone(stream)
     }
 

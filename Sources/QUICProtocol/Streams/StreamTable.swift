@@ -16,7 +16,7 @@ struct StreamTable: ~Copyable {
     private let local: InitialWindows
 
     var map = StreamMap()
-    var pool = ReceiveBlockPool()
+    var pool: ReceiveBlockPool
     /// The stream used last, so that a transfer on one stream finds it without a search.
     private var recent: StreamReference?
 
@@ -58,8 +58,13 @@ struct StreamTable: ~Copyable {
 
     /// - Parameters:
     ///   - local: what we declare to the peer; it may use the windows and streams given there at once.
-    init(role: Role, local: TransportParameters, limits: StreamLimits = StreamLimits()) {
+    ///   - blocks: the endpoint's.
+    init(
+        role: Role, local: TransportParameters, limits: StreamLimits = StreamLimits(),
+        blocks: ReceiveBlockReserve = ReceiveBlockReserve()
+    ) {
         self.role = role
+        pool = ReceiveBlockPool(reserve: blocks)
         self.local = InitialWindows(local)
         self.limits = limits
         receiveWindow = ReceiveWindow(initial: local.initialMaxData, maximum: limits.maximumConnectionReceiveWindow)
@@ -162,22 +167,12 @@ struct StreamTable: ~Copyable {
             peerOpenings[index].close()
             if peerOpenings[index].isUpdateDue { control.insert(.maxStreams(id.direction)) }
         }
-        trimIfIdle()
-    }
-
-    func isPoolIdle() -> Bool { awaitingCount == 0 && pool.outstanding == 0 }
-
-    /// Gives back most of the blocks kept for the next data, when no stream expects any.
-    mutating func trimIfIdle() {
-        if isPoolIdle(), pool.keptCount > ReceiveBlockPool.keptWhileIdle {
-            pool.trim(to: ReceiveBlockPool.keptWhileIdle)
-        }
     }
 
     /// Frees the memory kept for data to come. For a connection that has been silent for some time; the next data
     /// allocates again.
     mutating func releaseIdleMemory() {
-        pool.trim()
+        pool.reserve.release()
         map.releaseIdleMemory()
     }
 
@@ -194,7 +189,6 @@ struct StreamTable: ~Copyable {
         recent = nil
         for slot in 0..<map.slotCount { map.stream(atSlot: slot)?.pointee.receive.release(pool: &pool) }
         map.removeAll()
-        pool.trim()
         awaitingCount = 0
         peerOpenings[0].forgetUntouched()
         peerOpenings[1].forgetUntouched()

@@ -21,6 +21,8 @@ final class Worker: @unchecked Sendable {
         static let bytesPerTick = 1_024 * 1_024
         /// What a turn counts at least, as one that sends little takes its time, too.
         static let minimumTurn = 4 * 1_024
+        /// Requests to read that are kept for the next call that has to wait.
+        static let spareReads = 1_024
         /// How long a socket that had no room is left alone.
         static let backlogRetry = TimeAmount.microseconds(500)
         /// No timer is set for sooner than this: a deadline that has passed must not keep the loop from reading.
@@ -52,6 +54,8 @@ final class Worker: @unchecked Sendable {
     var outgoing = OutgoingBatch()
     /// What became of batches, for connections that are to hear of it when none of them is being worked on.
     var sendOutcomes: [SendOutcome] = []
+    /// Requests to read that are done with, of tasks on the loop.
+    var spareReads: [ReadRequest] = []
     /// A place for nothing: reads into it see the end of a stream.
     let noSpace = UnsafeMutableRawBufferPointer(start: nil, count: 0)
 

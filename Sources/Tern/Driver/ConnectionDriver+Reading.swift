@@ -20,10 +20,19 @@ extension ConnectionDriver {
                 return progress
             }
         }
-        let request = ReadRequest(driver: self, id: id, buffer: lent, limit: limit, isKnownToWait: isOnLoop)
+        let request: ReadRequest
+        if isOnLoop, let former = worker.spareReads.popLast() {
+            former.renew(driver: self, id: id, buffer: lent, limit: limit)
+            request = former
+        } else {
+            request = ReadRequest(driver: self, id: id, buffer: lent, limit: limit, isKnownToWait: isOnLoop)
+        }
         lent = ByteBuffer()
         let progress = try await worker.wait(in: request).get()
-        buffer = request.buffer
+        buffer = request.finish()
+        if isOnLoop, self.isOnLoop, worker.spareReads.count < Worker.Limits.spareReads {
+            worker.spareReads.append(request)
+        }
         return progress
     }
 

@@ -7,10 +7,10 @@ internal import NIOCore
 ///
 /// `@unchecked Sendable`: made by the calling task, then touched on the event loop alone until the task is resumed.
 final class ReadRequest: Suspension<ReadProgress>, @unchecked Sendable {
-    private let driver: ConnectionDriver
-    private let id: StreamID
+    private var driver: ConnectionDriver?
+    private var id: StreamID
     var buffer: ByteBuffer
-    let limit: Int
+    private(set) var limit: Int
     /// There was nothing to be read when the call looked, in this turn of the loop.
     private let isKnownToWait: Bool
 
@@ -22,13 +22,32 @@ final class ReadRequest: Suspension<ReadProgress>, @unchecked Sendable {
         self.isKnownToWait = isKnownToWait
     }
 
+    /// Has a request that is done with ask for something else.
+    func renew(driver: ConnectionDriver, id: StreamID, buffer: ByteBuffer, limit: Int) {
+        renew()
+        self.driver = driver
+        self.id = id
+        self.buffer = buffer
+        self.limit = limit
+    }
+
+    /// Takes the bytes out, and refers to nothing any more.
+    func finish() -> ByteBuffer {
+        defer {
+            buffer = ByteBuffer()
+            driver = nil
+        }
+        return buffer
+    }
+
     override func began() {
+        guard let driver else { return }
         if !isKnownToWait, let result = driver.tryReading(id, into: &buffer, limit: limit) { return resume(result) }
         driver.streamWaits[id, default: StreamWaits()].reader = self
     }
 
     override func withdrawn() {
-        driver.updateWaits(of: id) { if $0.reader === self { $0.reader = nil } }
+        driver?.updateWaits(of: id) { if $0.reader === self { $0.reader = nil } }
     }
 }
 

@@ -23,6 +23,14 @@ class Suspension<Value: Sendable>: @unchecked Sendable {
     }
 
     private var state = State.created
+    /// How often it was made ready again: a cancellation that comes late is not for the call that it serves by then.
+    private(set) final var turn: UInt64 = 0
+
+    /// Makes a suspension that was resumed ready for another call. On the loop.
+    final func renew() {
+        state = .created
+        turn += 1
+    }
 
     /// On the loop: there is something to wait for from now on. It may be resumed at once.
     func began() {}
@@ -56,7 +64,8 @@ class Suspension<Value: Sendable>: @unchecked Sendable {
     final func resume(returning value: Value) { resume(.success(value)) }
     final func resume(throwing error: any Error) { resume(.failure(error)) }
 
-    final func cancel() {
+    final func cancel(turn: UInt64) {
+        guard turn == self.turn else { return }
         let wasWaiting = if case .waiting = state { true } else { false }
         resume(throwing: CancellationError())
         if wasWaiting { withdrawn() }
@@ -112,7 +121,8 @@ extension Worker {
     nonisolated(nonsending)
         func wait<Value: Sendable>(in suspension: Suspension<Value>) async -> Result<Value, any Error>
     {
-        await withTaskCancellationHandler {
+        let turn = suspension.turn
+        return await withTaskCancellationHandler {
             await withUnsafeContinuation { continuation in
                 // A closure that leaves this call is made only for another thread's sake.
                 if eventLoop.inEventLoop {
@@ -122,7 +132,11 @@ extension Worker {
                 }
             }
         } onCancel: {
-            if eventLoop.inEventLoop { suspension.cancel() } else { eventLoop.execute { suspension.cancel() } }
+            if eventLoop.inEventLoop {
+                suspension.cancel(turn: turn)
+            } else {
+                eventLoop.execute { suspension.cancel(turn: turn) }
+            }
         }
     }
 }

@@ -38,6 +38,8 @@ struct PerfClient: Sendable {
         let bytes = isUpload ? work.upload : work.download
         let streams = work.streams * connections.count
         let share = bytes / streams
+        // Each task waits with a buffer of its own: large ones of thousands of tasks would be all in memory.
+        let chunk = streams > 100 ? 16 * 1_024 : PerfProtocol.chunkSize
         let gaps = GapMeter()
         let moves = NetworkMoves(connection: connections[0], transport: transports[0], local: local)
         let packets = await self.packets(of: connections)
@@ -50,7 +52,7 @@ struct PerfClient: Sendable {
                         try await PerfProtocol.exchange(
                             PerfProtocol.request(download: download), upload: isUpload ? share : 0,
                             download: download, over: connections[index % connections.count], buffer: &buffer,
-                            progress: { gaps.arrived() })
+                            chunk: chunk, progress: { gaps.arrived() })
                         return true
                     }
                 }

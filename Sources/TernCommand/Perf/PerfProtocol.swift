@@ -79,11 +79,12 @@ enum PerfProtocol {
     ///
     /// - Parameters:
     ///   - buffer: that each chunk of the answer is read into, one over the other.
+    ///   - chunk: bytes of the answer that are read at a time, at most.
     ///   - progress: called for each chunk of the answer.
     nonisolated(nonsending)
         static func exchange(
             _ request: ByteBuffer, upload: Int = 0, download: Int, over connection: Connection,
-            buffer: inout ByteBuffer, progress: () -> Void = {}
+            buffer: inout ByteBuffer, chunk: Int = chunkSize, progress: () -> Void = {}
         ) async throws
     {
         let stream = try await connection.openStream(writing: request, finishing: upload == 0)
@@ -91,7 +92,7 @@ enum PerfProtocol {
         var received = 0
         while true {
             buffer.clear()
-            let count = try await stream.read(into: &buffer)
+            let count = try await stream.read(into: &buffer, upTo: chunk)
             if count == 0 { break }
             received += count
             progress()

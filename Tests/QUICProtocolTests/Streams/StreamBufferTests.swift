@@ -105,22 +105,45 @@ import Testing
         map.remove(id)
     }
 
-    @Test("the pool keeps as many blocks as were used at once of late, and lets go of more little by little")
-    func pool() {
-        var pool = ReceiveBlockPool()
+    @Test("the reserve keeps as many blocks as were used at once of late, and lets go of more little by little")
+    func reserve() {
+        let reserve = ReceiveBlockReserve()
+        var pool = ReceiveBlockPool(reserve: reserve)
         func use(_ count: Int) {
             var blocks = [UnsafeMutableRawPointer]()
             for _ in 0..<count { blocks.append(pool.take()) }
+            #expect(pool.outstanding == count)
             for block in blocks { pool.give(block) }
         }
         use(300)
-        #expect(pool.keptCount == 300)
+        #expect(reserve.keptCount == 300)
         use(200)
-        #expect(pool.keptCount <= 300 && pool.keptCount >= 200)
+        #expect(reserve.keptCount <= 300 && reserve.keptCount >= 200)
         for _ in 0..<100 { use(3) }
-        #expect(pool.keptCount == ReceiveBlockPool.alwaysKept)
-        pool.trim()
-        #expect(pool.keptCount == 0)
+        #expect(reserve.keptCount == ReceiveBlockReserve.alwaysKept)
+        reserve.release()
+        #expect(reserve.keptCount == 0)
+    }
+
+    @Test("connections share the reserve, and one that ends with blocks of it leaves no gap in its count")
+    func sharedReserve() {
+        let reserve = ReceiveBlockReserve()
+        do {
+            var gone = ReceiveBlockPool(reserve: reserve)
+            let block = gone.take()
+            // Transfers are in progress.
+            reserve.release()
+            block.deallocate()
+        }
+        var first = ReceiveBlockPool(reserve: reserve)
+        var second = ReceiveBlockPool(reserve: reserve)
+        let block = first.take()
+        first.give(block)
+        #expect(second.take() == block)
+        second.give(block)
+        #expect(reserve.keptCount == 1)
+        reserve.release()
+        #expect(reserve.keptCount == 0)
     }
 
     @Test("reassembly delivers the stream whatever pieces arrive in whatever order", arguments: 0..<15 as Range<UInt64>)
@@ -179,7 +202,7 @@ import Testing
             #expect(Array(target[..<count]) == data)
             #expect(pool.outstanding == 0)
         }
-        #expect(pool.keptCount <= 2)
+        #expect(pool.reserve.keptCount <= 2)
     }
 
     @Test(

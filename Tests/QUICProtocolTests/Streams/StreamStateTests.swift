@@ -375,7 +375,7 @@ import Testing
         end.table.closeAll()
         #expect(end.table.activeStreamCount == 0)
         #expect(end.table.isAwaitingPeerData == false)
-        #expect(end.table.pool.outstanding == 0 && end.table.pool.keptCount == 0)
+        #expect(end.table.pool.outstanding == 0)
         #expect(end.packet() == nil)
         #expect(end.events() == [])
         #expect(throws: StreamError.connectionClosed) { try end.write(id, [1]) }

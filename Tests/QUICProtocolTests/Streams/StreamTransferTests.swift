@@ -277,12 +277,12 @@ import Testing
             offset += 20_000
             try client.exchange(with: server)
             #expect(server.table.pool.outstanding == 0)
-            #expect(server.table.pool.keptCount <= ReceiveBlockPool.alwaysKept)
+            #expect(server.table.pool.reserve.keptCount <= ReceiveBlockReserve.alwaysKept)
             #expect(client.table.peek(id)?.pointee.send.buffer.chunkCount == 0)
         }
         #expect(client.table.totals.bytesRetransmitted == 0)
         #expect(server.table.totals.bytesRead == 1_200_000)
         server.table.releaseIdleMemory()
-        #expect(server.table.pool.keptCount == 0)
+        #expect(server.table.pool.reserve.keptCount == 0)
     }
 }
