@@ -19,8 +19,8 @@ extension Transport {
     ///
     /// - Parameters:
     ///   - address: `host:port`, of this host.
-    ///   - eventLoop: one of a `MultiThreadedEventLoopGroup`, to run on. Nil: the loop that all transports share which name
-    ///     none, so that connections can use any of them as a path.
+    ///   - eventLoop: one of a `MultiThreadedEventLoopGroup`, to run on, or in a test a simulated host's (`TernTesting`). Nil:
+    ///     the loop that all transports share which name none, so that connections can use any of them as a path.
     public static func bind(
         to address: String, on eventLoop: (any EventLoop)? = nil,
         configuration: TransportConfiguration = TransportConfiguration()

@@ -7,6 +7,7 @@
 @main
 struct CongestionTable {
     static func main() async {
+        if CommandLine.arguments.contains("--help") { return print(Options.usage) }
         do throws(Options.Misuse) {
             let options = try Options(Array(CommandLine.arguments.dropFirst()))
             let cells = Grid.cells(for: options)

@@ -15,8 +15,8 @@ struct AckFrequency {
     static let shortPath = Nanoseconds.milliseconds(1)
     /// It must be so many packets to be worth asking, and more where hosts take the time: there what arrives in one read is
     /// acknowledged together anyway, and a request for less saves nothing. That is a path of less than
-    /// `RTTEstimator.hostPath` or, once packets were lost, less than `shortPath`: they may be those of a link's short queue,
-    /// which bears few packets at once (decision 0016).
+    /// `RTTEstimator.hostPath` or, once something was lost, timed out or moved, less than `shortPath`: it may have been
+    /// a link's short queue, which bears few packets at once (decision 0016).
     static let leastPackets = 3
     static let leastPacketsOnHostPath = 10
     /// A receiver processes no more than that many datagrams at once either.
