@@ -34,18 +34,15 @@ struct ConnectionBooks {
     var sharedDestinationIDCount = 0
     /// Our ID in the handshake.
     var firstLocalID: ConnectionID?
-    /// By connection ID of ours, the addresses from which packets of the peer's came to it, or the first copies of such; all of
-    /// the handshake's as one, of no length.
+    /// The addresses at which the peer was. Others may be an attacker's, whom a server cannot tell from a NAT.
+    var genuineSources: Set<NetworkAddress> = []
+    /// By connection ID of ours, the addresses from which the peer sent to it; all of the handshake's as one, of no length.
     var sourcesByLocalID: [ConnectionID: Set<NetworkAddress>] = [:]
-    /// How many packets the connection has taken in: what is forged or comes twice does not count.
-    var packetsTaken: UInt64 = 0
     var highestNumberSent: UInt64?
     /// Deadlines handled one after the other, each of which left one that was due.
     var deadlinesInARow = 0
 
-    /// - Parameter mayLink: packets in it were taken in, or may be yet, when their keys are there.
-    mutating func noteReceived(_ datagram: SimulatedDatagram, idLength: Int, mayLink: Bool, on record: ConnectionRecord)
-    {
+    mutating func noteReceived(_ datagram: SimulatedDatagram, idLength: Int, on record: ConnectionRecord) {
         record.datagramsReceived += 1
         record.bytesReceived += datagram.payload.count
         guard record.role == .server else { return }
@@ -53,7 +50,9 @@ struct ConnectionBooks {
         if record.handshakeConfirmedAt == nil, datagram.containsHandshakePacket {
             ledgers[datagram.source]?.isValidated = true
         }
-        if mayLink, let id = localID(of: datagram, idLength: idLength) {
+        guard !datagram.isInjected else { return }
+        genuineSources.insert(datagram.source)
+        if let id = localID(of: datagram, idLength: idLength) {
             sourcesByLocalID[id, default: []].insert(datagram.source)
         }
     }
@@ -65,9 +64,10 @@ struct ConnectionBooks {
         return id == firstLocalID ? .empty : id
     }
 
-    /// Whether the peer sent from both addresses to one ID of ours, and so linked them itself.
-    func peerLinked(_ first: NetworkAddress, _ second: NetworkAddress) -> Bool {
-        sourcesByLocalID.values.contains { $0.contains(first) && $0.contains(second) }
+    /// Whether the peer was at both addresses, and never sent from both to one ID of ours, which would link them itself.
+    func peerKeptApart(_ first: NetworkAddress, _ second: NetworkAddress) -> Bool {
+        guard genuineSources.contains(first), genuineSources.contains(second) else { return false }
+        return !sourcesByLocalID.values.contains { $0.contains(first) && $0.contains(second) }
     }
 }
 
@@ -133,7 +133,7 @@ extension SimulatedEndpoint {
         record.books.sharedDestinationIDCount += 1
         if record.role == .client {
             network.journal.violation("\(name): connection ID \(id) was used from \(first) and from \(address) (M17)")
-        } else if !record.books.peerLinked(first, address), connection.unusedPeerConnectionIDs > 0 {
+        } else if record.books.peerKeptApart(first, address), connection.unusedPeerConnectionIDs > 0 {
             network.journal.violation(
                 "\(name): connection ID \(id) was used to \(first) and to \(address), which the client did not link (M17)"
             )

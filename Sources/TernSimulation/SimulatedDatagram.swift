@@ -9,6 +9,8 @@ public struct SimulatedDatagram: Sendable {
     public var ecn: ECNCodepoint
     /// The UDP payload.
     public var payload: [UInt8]
+    /// Somebody put it into the network who is not its source.
+    package var isInjected = false
 
     public init(
         source: NetworkAddress, destination: NetworkAddress, ecn: ECNCodepoint = .notECT, payload: [UInt8]

@@ -165,14 +165,7 @@ public final class SimulatedEndpoint: DatagramReceiver {
     }
 
     private func noteReceived(_ datagram: SimulatedDatagram, on record: ConnectionRecord) {
-        let state = engine.withConnection(record.handle) { ($0.statistics.packetsReceived, $0.isHandshakeComplete) }
-        var mayLink = false
-        if let (packetsTaken, isHandshakeComplete) = state {
-            // Before its keys are there a packet is kept, and taken in later.
-            mayLink = packetsTaken > record.books.packetsTaken || !isHandshakeComplete
-            record.books.packetsTaken = packetsTaken
-        }
-        record.books.noteReceived(datagram, idLength: idLength, mayLink: mayLink, on: record)
+        record.books.noteReceived(datagram, idLength: idLength, on: record)
         touch(record)
     }
 

@@ -202,6 +202,8 @@ public final class SimulatedNetwork {
     public func inject(_ datagram: SimulatedDatagram, after delay: Nanoseconds = .zero) {
         scheduler.schedule(after: delay) { [self] in
             journal.note("injected \(datagram.source) → \(datagram.destination) \(datagram.summary)")
+            var datagram = datagram
+            datagram.isInjected = true
             forward(datagram)
         }
     }

@@ -2,17 +2,18 @@
 
 /// Under which of the peer's connection IDs each path sends (RFC 9000, sections 5.1 and 9.5; `M17`).
 ///
-/// A client gives every path an ID of its own. A server mirrors its client: paths on which the client sends to one ID of ours
-/// are linked already, by a NAT or by the client itself, and may be answered under one ID; no others may. So an ID of the
-/// peer's goes out only where the peer sends to the ID of ours that it was first used with. What departs from that, for want of an
-/// unused one, is marked (`Path.needsAnotherConnectionID`), lent to no further path, and replaced as soon as the peer
-/// issues more (decision 0005).
+/// A client gives every path an ID of its own. A server mirrors its client: paths on which the client sends to one ID of ours are
+/// linked already, by a NAT or by the client itself, and may be answered under one ID; no others may. So an ID of the peer's goes
+/// out only where the peer sends to the ID of ours that it was first used with, and a path on which that changes neither lends
+/// nor borrows. What departs from that, for want of an unused one, is marked (`Path.needsAnotherConnectionID`), lent to no
+/// further path, and replaced as soon as the peer issues more (decision 0005).
 extension QUICConnection {
     /// Notes under which of our IDs the peer sends on a path of a server's. If that changes, the peer does not want to be
     /// known by what was used there before: the path needs another ID of the peer's, too.
     ///
     /// It may be an attacker who changes it, by a copy that overtakes the packet with which the peer moves, from where the
-    /// peer seemed to be already. So the path in use is no exception: its ID may soon go on with the peer to its true place.
+    /// peer was or seemed to be already. So the path in use is no exception, as its ID may soon go on with the peer to its true
+    /// place; and nobody knows any more whether the peer itself linked this path to others.
     mutating func noteLocalID(_ id: ConnectionID, level: EncryptionLevel, onPathAt index: Int) {
         // Packets of the handshake go to the first of our IDs or to what the client made up in its place, and may come after
         // ones that go to others.
@@ -22,7 +23,9 @@ extension QUICConnection {
         let isFirst = paths[index].localIDSequence == nil
         guard isFirst || level == .oneRTT else { return }
         paths[index].localIDSequence = sequence
-        if !isFirst, paths[index].destinationID != nil { renewConnectionID(ofPathAt: index) }
+        guard !isFirst else { return }
+        paths[index].hasChangedLocalID = true
+        if paths[index].destinationID != nil { renewConnectionID(ofPathAt: index) }
     }
 
     /// Chooses the ID for a path that the connection moves to. A peer that moved under a new ID of ours is answered under a
@@ -54,14 +57,12 @@ extension QUICConnection {
     /// A path on which the peer sends from the same place of its choice, to the same ID and address of ours, and whose own ID is
     /// used for nothing else.
     private func indexOfPathLinkedByPeer(toPathAt index: Int) -> Int? {
-        guard let sequence = paths[index].localIDSequence else { return nil }
-        for other in 0..<paths.count
-        where other != index && paths[other].localIDSequence == sequence && paths[other].destinationID != nil
-            && !paths[other].needsAnotherConnectionID && paths[other].tuple.local == paths[index].tuple.local
-        {
-            return other
+        guard let sequence = paths[index].localIDSequence, !paths[index].hasChangedLocalID else { return nil }
+        return (0..<paths.count).first { other in
+            other != index && paths[other].localIDSequence == sequence && !paths[other].hasChangedLocalID
+                && paths[other].destinationID != nil && !paths[other].needsAnotherConnectionID
+                && paths[other].tuple.local == paths[index].tuple.local
         }
-        return nil
     }
 
     private mutating func shareConnectionID(ofPathAt other: Int, withPathAt index: Int) {

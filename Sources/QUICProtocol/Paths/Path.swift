@@ -30,6 +30,9 @@ struct Path {
     }
     /// The sequence number of our ID under which the peer sends here.
     var localIDSequence: UInt64?
+    /// It sent to another one before, or somebody else's copies from here did: that the peer linked this path to others is not
+    /// certain.
+    var hasChangedLocalID = false
     /// The data of the newest PATH_CHALLENGE that came on this path and waits for its response (M16).
     var pendingResponse: UInt64?
     /// A validation waits for a connection ID of the peer's (M3).

@@ -9,6 +9,8 @@ internal import BasicContainers
 final class ReceiveBlockReserve {
     /// Blocks kept in any case, so that a hundred streams of one batch allocate little.
     static let alwaysKept = 64
+    /// More are never kept: 16 MB. What peers had an endpoint take at its busiest is not held for ever.
+    static let mostKept = 1_024
 
     private var kept = UniqueArray<UnsafeMutableRawPointer>()
     /// Blocks taken and not given back.
@@ -27,7 +29,7 @@ final class ReceiveBlockReserve {
     }
 
     fileprivate func give(_ block: UnsafeMutableRawPointer) {
-        kept.append(block)
+        if kept.count < Self.mostKept { kept.append(block) } else { block.deallocate() }
         forget(1)
     }
 

@@ -211,12 +211,13 @@ struct PeerMoveTests {
     }
 
     @Test(
-        "a client goes back to its first network, raced by copies from the second: no ID of the second goes along (M17)"
+        "a client goes back to its first network, raced by copies from the second: no ID of the one goes to the other (M17)"
     )
     func racedReturn() throws {
         let pair = try established()
         let first = pair.clientAddress
         let second = NetworkAddress(203, 0, 113, 9, port: 1_000)
+        let usedFirst = try pair.onServer { $0.paths.active.destinationID }
         let away = FourTuple(
             transport: TransportID(1), local: NetworkAddress(192, 0, 2, 2, port: 1), remote: pair.serverAddress)
         let path = try pair.onClient { try $0.addPath(over: away) }
@@ -233,6 +234,10 @@ struct PeerMoveTests {
         // Everything with which it returns is seen from the second network first, and the NAT of the first has forgotten it.
         try pair.onClient { try $0.switchPath(to: PathID(0), now: pair.now) }
         pair.exchange()
+        try pair.onServer { connection in
+            #expect(connection.paths.active.tuple.remote == second)
+            verify(connection.paths.active.destinationID != usedFirst)
+        }
         pair.clientAddress = first.withPort(first.port + 1)
         try ping(pair)
         try pair.onServer { connection in
