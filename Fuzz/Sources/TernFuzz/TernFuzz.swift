@@ -54,7 +54,7 @@ final class MemoryWatch: @unchecked Sendable {
     func watch(_ body: () -> Void) {
         let before = tern_fuzz_bytes_in_use()
         body()
-        kept += Int(tern_fuzz_bytes_in_use()) - Int(before)
+        kept += Int(tern_fuzz_bytes_in_use() - before)
         guard kept <= Self.limit else { fatalError("the inputs so far have left \(kept) bytes behind") }
     }
 }

@@ -3,9 +3,9 @@
 #ifndef TERN_FUZZ_MEMORY_H
 #define TERN_FUZZ_MEMORY_H
 
-#include <stddef.h>
+#include <stdint.h>
 
 /// Bytes that the process has allocated and not freed; 0 where the system does not tell.
-size_t tern_fuzz_bytes_in_use(void);
+int64_t tern_fuzz_bytes_in_use(void);
 
 #endif
