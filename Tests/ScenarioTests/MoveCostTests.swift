@@ -61,7 +61,7 @@ struct MoveCostTests {
     /// The largest gaps over all seeds, in milliseconds, sorted.
     private static func gaps(_ move: Move, roundTrip: Nanoseconds) async -> [Double] {
         await withTaskGroup(of: Double?.self) { group in
-            for seed in Seeds.list(atMost: 10) {
+            for seed in Seeds.list(atMost: 5) {
                 group.addTask {
                     await Seeds.compute {
                         let report = scenario(move, roundTrip: roundTrip, seed: seed).run(seed: seed)
