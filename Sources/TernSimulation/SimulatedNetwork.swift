@@ -101,7 +101,8 @@ public final class SimulatedNetwork {
 
     public var now: Instant { scheduler.now }
 
-    /// Connects a host: one socket of it, or all of an address if the port is 0. Behind a NAT, `address` is known on the inside only; behind a load balancer, it is the balancer's.
+    /// Connects a host: one socket of it, or all of an address if the port is 0. Behind a NAT, `address` is known on the
+    /// inside only; behind a load balancer, it is the balancer's.
     public func attach(
         _ receiver: any DatagramReceiver, named name: String, at address: NetworkAddress, outbound: LinkConditions,
         inbound: LinkConditions, behind nat: SimulatedNAT? = nil, over router: SimulatedRouter? = nil,

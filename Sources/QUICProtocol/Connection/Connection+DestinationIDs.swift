@@ -106,15 +106,11 @@ extension QUICConnection {
     mutating func serveWaitingPaths(now: Instant) {
         guard handshake.isConfirmed else { return }
         for index in 0..<paths.count where paths[index].isWaitingForConnectionID {
-            guard let destination = remoteIDs.take(for: paths[index].id) else {
-                noteLackOfConnectionID(ofPathAt: index)
-                continue
-            }
-            paths[index].destinationID = destination
+            giveConnectionID(toPathAt: index)
+            guard paths[index].destinationID != nil else { continue }
             paths[index].isWaitingForConnectionID = false
             paths[index].validator.repeatChallenge(at: now)
         }
-        noteTokenChanges()
     }
 
     /// A path needs a connection ID of the peer's, and there is none. That is told once, until there is one (M45).

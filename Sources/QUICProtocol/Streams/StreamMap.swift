@@ -84,16 +84,19 @@ struct StreamMap: ~Copyable {
             stream.pointee.send.release()
             spares.append(stream)
         } else {
-            stream.deinitialize(count: 1)
-            stream.deallocate()
+            Self.destroy(stream)
         }
+    }
+
+    private static func destroy(_ stream: StreamReference) {
+        stream.deinitialize(count: 1)
+        stream.deallocate()
     }
 
     /// Gives up what is kept for new streams only.
     mutating func releaseIdleMemory() {
         while let stream = spares.popLast() {
-            stream.deinitialize(count: 1)
-            stream.deallocate()
+            Self.destroy(stream)
         }
         spares.removeAll()
         if count == 0 { slots.removeAll() }
@@ -102,8 +105,7 @@ struct StreamMap: ~Copyable {
     mutating func removeAll() {
         for index in 0..<slots.count {
             guard let stream = slots[index].stream else { continue }
-            stream.deinitialize(count: 1)
-            stream.deallocate()
+            Self.destroy(stream)
         }
         count = 0
         releaseIdleMemory()
@@ -139,13 +141,11 @@ struct StreamMap: ~Copyable {
 
     deinit {
         for index in 0..<spares.count {
-            spares[index].deinitialize(count: 1)
-            spares[index].deallocate()
+            Self.destroy(spares[index])
         }
         for index in 0..<slots.count {
             guard let stream = slots[index].stream else { continue }
-            stream.deinitialize(count: 1)
-            stream.deallocate()
+            Self.destroy(stream)
         }
     }
 }

@@ -18,6 +18,19 @@ struct PeerMoveTests {
         pair.exchange()
     }
 
+    /// Holds the client's next datagram back, and returns it when it is asked for.
+    private func holdFirst(of pair: EnginePair) -> () -> [UInt8]? {
+        var held: [UInt8]?
+        pair.passes = { side, bytes in
+            if side == .client, held == nil {
+                held = bytes
+                return false
+            }
+            return true
+        }
+        return { held }
+    }
+
     private func moves(_ pair: EnginePair) -> [PeerMove] {
         (pair.events[.server] ?? []).compactMap { event in
             if case .path(.peerMoved(_, _, let kind)) = event { kind } else { nil }
@@ -140,21 +153,14 @@ struct PeerMoveTests {
     @Test("a genuine packet that was overtaken does not move the peer back (M10)")
     func reordered() throws {
         let pair = try established()
-        var held: [UInt8]?
-        pair.passes = { side, bytes in
-            if side == .client, held == nil {
-                held = bytes
-                return false
-            }
-            return true
-        }
+        let held = holdFirst(of: pair)
         try ping(pair)
         try ping(pair)
         pair.clientAddress.port += 1
         try ping(pair)
         #expect(moves(pair) == [.portOnly])
         let old = pair.clientAddress.withPort(pair.clientAddress.port - 1)
-        guard let held else {
+        guard let held = held() else {
             Issue.record("nothing was held back")
             return
         }
@@ -189,19 +195,12 @@ struct PeerMoveTests {
         let pair = try established()
         let away = FourTuple(
             transport: TransportID(1), local: NetworkAddress(192, 0, 2, 2, port: 1), remote: pair.serverAddress)
-        var held: [UInt8]?
-        pair.passes = { side, bytes in
-            if side == .client, held == nil {
-                held = bytes
-                return false
-            }
-            return true
-        }
+        let held = holdFirst(of: pair)
         try pair.onClient { try $0.probe($0.addPath(over: away), timeout: .seconds(1), now: pair.now) }
         pair.exchange()
         try ping(pair)
         let slow = NetworkAddress(203, 0, 113, 9, port: 1_000)
-        pair.inject(try #require(held), into: .server, from: slow)
+        pair.inject(try #require(held()), into: .server, from: slow)
         pair.exchange()
         try pair.onServer { connection in
             #expect(connection.paths.active.tuple.remote == pair.clientAddress)
