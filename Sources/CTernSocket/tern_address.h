@@ -50,15 +50,19 @@ static inline socklen_t tern_sockaddr(const tern_address *address, struct sockad
     return sizeof(*inet);
 }
 
+static inline void tern_address_set_in6(tern_address *address, const struct in6_addr *in6) {
+    for (int i = 0; i < 8; i++) {
+        address->high = address->high << 8 | in6->s6_addr[i];
+        address->low = address->low << 8 | in6->s6_addr[8 + i];
+    }
+}
+
 /// False if the address is neither IPv4 nor IPv6.
 static inline bool tern_address_from(const struct sockaddr_storage *storage, tern_address *address) {
     memset(address, 0, sizeof(*address));
     if (storage->ss_family == AF_INET6) {
         const struct sockaddr_in6 *inet6 = (const struct sockaddr_in6 *)storage;
-        for (int i = 0; i < 8; i++) {
-            address->high = address->high << 8 | inet6->sin6_addr.s6_addr[i];
-            address->low = address->low << 8 | inet6->sin6_addr.s6_addr[8 + i];
-        }
+        tern_address_set_in6(address, &inet6->sin6_addr);
         address->scope_id = inet6->sin6_scope_id;
         address->port = ntohs(inet6->sin6_port);
         address->family = 6;

@@ -16,9 +16,10 @@ public struct TransportConfiguration: Sendable {
     public var usesSegmentationOffload = true
     /// Receives datagrams of one sender merged where the kernel can (UDP_GRO).
     public var usesReceiveOffload = true
-    /// Reads that one system call may fill, 1 to 64; each takes 64 KB of address space. The more are read together, the more
-    /// each connection finds acknowledged at once, and the larger are the batches that it sends then.
-    public var readsPerCall = 64
+    /// Reads made together when the event loop finds something to be read, before any of it is answered, 1 to 1,024. Each takes a
+    /// datagram, or as many as the kernel merged. The more are read together, the more each connection finds acknowledged at
+    /// once, and the larger are the batches that it sends then; the longer waits the first.
+    public var readsPerWakeUp = 64
 
     /// Where connections with the automatic migration policy learn of this host's networks.
     public var networkMonitor = NetworkMonitor.system

@@ -17,7 +17,7 @@ import Glibc
 #endif
 
 /// A bound descriptor, closed with the value that owns it.
-private final class TestSocket {
+private final class TestSocket: Sendable {
     let descriptor: Int32
     let address: NetworkAddress
 
@@ -183,24 +183,49 @@ struct SendTests {
     }
 }
 
-/// Collects what a channel with the options of a transport reads.
-private final class Collector: ChannelInboundHandler, Sendable {
-    typealias InboundIn = AddressedEnvelope<ByteBuffer>
-    let envelopes: AsyncStream<AddressedEnvelope<ByteBuffer>>
-    private let continuation: AsyncStream<AddressedEnvelope<ByteBuffer>>.Continuation
-
-    init() { (envelopes, continuation) = AsyncStream.makeStream() }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) { continuation.yield(unwrapInboundIn(data)) }
+/// Datagrams of one sender that were read together.
+private struct Run {
+    var bytes: [UInt8]
+    var segmentSize: Int
+    var ecn: ECNCodepoint
+    var destination: NetworkAddress?
 }
 
-@Suite("Reading", .timeLimit(.minutes(10)))
-struct ReceiveTests {
-    private func open(on address: NetworkAddress, _ collector: Collector) async throws -> any Channel {
-        let host = address.family == .ipv4 ? (address.isUnspecified ? "0.0.0.0" : "127.0.0.1") : "::1"
+/// The two ways in which a transport reads its socket.
+private enum Way: CaseIterable {
+    /// The first run of a wake-up.
+    case channel
+    /// The others.
+    case descriptor
+}
+
+/// A socket with a transport's options, read in one way.
+private final class Reader: Sendable {
+    private final class Collector: ChannelInboundHandler, Sendable {
+        typealias InboundIn = AddressedEnvelope<ByteBuffer>
+        let envelopes: AsyncStream<AddressedEnvelope<ByteBuffer>>
+        private let continuation: AsyncStream<AddressedEnvelope<ByteBuffer>>.Continuation
+
+        init() { (envelopes, continuation) = AsyncStream.makeStream() }
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) { continuation.yield(unwrapInboundIn(data)) }
+    }
+
+    private let socket: TestSocket
+    private let way: Way
+    private let collector = Collector()
+    private let channel: any Channel
+
+    var address: NetworkAddress { socket.address }
+
+    init(on address: NetworkAddress, _ way: Way) async throws {
+        socket = try TestSocket(on: address)
+        self.way = way
+        var duplicate: Int32 = -1
+        try #require(tern_socket_duplicate(socket.descriptor, &duplicate) == 0)
         var bootstrap = DatagramBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-            .channelOption(.datagramVectorReadMessageCount, value: 4)
-            .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 4 * 65_536))
+            .channelOption(.autoRead, value: way == .channel)
+            .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 65_536))
             .channelOption(.explicitCongestionNotification, value: true)
             .channelOption(.receivePacketInfo, value: true)
         if System.supportsUDPReceiveOffload {
@@ -209,74 +234,134 @@ struct ReceiveTests {
                 .channelOption(.datagramReceiveOffload, value: true)
                 .channelOption(.datagramReceiveSegmentSize, value: true)
         }
-        return
-            try await bootstrap
-            .channelInitializer { $0.pipeline.addHandler(collector) }
-            .bind(host: host, port: 0).get()
+        let collector = collector
+        channel = try await bootstrap.channelInitializer { $0.pipeline.addHandler(collector) }
+            .withBoundSocket(duplicate).get()
     }
+
+    func close() async throws { try await channel.close() }
+
+    /// Calls `body` with each run, until it returns true or nothing more comes.
+    func read(_ body: (Run) throws -> Bool) async throws {
+        switch way {
+        case .channel:
+            for await envelope in collector.envelopes {
+                let metadata = try #require(envelope.metadata)
+                let run = Run(
+                    bytes: Array(envelope.data.readableBytesView),
+                    segmentSize: metadata.segmentSize ?? envelope.data.readableBytes,
+                    ecn: ECNCodepoint(metadata.ecnState),
+                    destination: metadata.packetInfo.flatMap { NetworkAddress($0.destinationAddress) })
+                if try body(run) { return }
+            }
+        case .descriptor:
+            let receiver = DatagramReceiver()
+            while true {
+                var event = pollfd(fd: socket.descriptor, events: Int16(POLLIN), revents: 0)
+                try #require(poll(&event, 1, 2_000) == 1, "nothing arrived")
+                var runs: [Run] = []
+                let count = receiver.read(socket.descriptor, limit: DatagramReceiver.slots) { datagrams in
+                    runs.append(
+                        Run(
+                            bytes: Array(UnsafeBufferPointer(start: datagrams.bytes, count: datagrams.count)),
+                            segmentSize: datagrams.segment_size,
+                            ecn: ECNCodepoint(rawValue: datagrams.ecn) ?? .notECT,
+                            destination: datagrams.local.family == 0 ? nil : NetworkAddress(datagrams.local)))
+                }
+                #expect(count > 0)
+                for run in runs where try body(run) { return }
+            }
+        }
+    }
+}
+
+@Suite("Reading", .timeLimit(.minutes(10)))
+struct ReceiveTests {
+    private static let cases = Way.allCases.flatMap { way in [loopback, loopback6].map { (way, $0) } }
 
     @Test(
         "reports the ECN mark that was sent, in both families",
-        arguments: [ECNCodepoint.notECT, .ect0, .ect1, .ce], [loopback, loopback6])
-    func ecn(mark: ECNCodepoint, local: NetworkAddress) async throws {
-        let collector = Collector()
-        let channel = try await open(on: local, collector)
-        let target = try #require(channel.localAddress.flatMap { NetworkAddress($0) })
-        let sender = try TestSocket(on: local)
-        let result = sender.send([1, 2, 3], segmentSize: 2, to: target, ecn: mark, segmentation: true)
+        arguments: [ECNCodepoint.notECT, .ect0, .ect1, .ce], cases)
+    fileprivate func ecn(mark: ECNCodepoint, from parameters: (way: Way, local: NetworkAddress)) async throws {
+        let reader = try await Reader(on: parameters.local, parameters.way)
+        let sender = try TestSocket(on: parameters.local)
+        let result = sender.send([1, 2, 3], segmentSize: 2, to: reader.address, ecn: mark, segmentation: true)
         #expect(result.error == 0)
         var bytes = 0
-        for await envelope in collector.envelopes {
-            #expect(ECNCodepoint(try #require(envelope.metadata).ecnState) == mark)
-            bytes += envelope.data.readableBytes
-            if bytes == 3 { break }
+        try await reader.read { run in
+            #expect(run.ecn == mark)
+            bytes += run.bytes.count
+            return bytes == 3
         }
-        try await channel.close()
+        try await reader.close()
     }
 
-    @Test("reports where a datagram to a wildcard socket was sent to")
-    func packetInfo() async throws {
-        let collector = Collector()
-        let channel = try await open(on: .unspecified(.ipv4, port: 0), collector)
-        let port = UInt16(try #require(channel.localAddress?.port))
+    @Test("reports where a datagram to a wildcard socket was sent to", arguments: Way.allCases)
+    fileprivate func packetInfo(way: Way) async throws {
+        let reader = try await Reader(on: .unspecified(.ipv4, port: 0), way)
         let sender = try TestSocket(on: loopback)
         for last in 1...3 as ClosedRange<UInt8> {
-            let target = NetworkAddress(127, 0, 0, last, port: port)
+            let target = NetworkAddress(127, 0, 0, last, port: reader.address.port)
             #expect(sender.send([last], segmentSize: 1, to: target, segmentation: true).error == 0)
         }
         var seen: Set<UInt8> = []
-        for await envelope in collector.envelopes {
-            let info = try #require(envelope.metadata?.packetInfo)
-            let address = try #require(NetworkAddress(info.destinationAddress))
-            let last = try #require(envelope.data.getInteger(at: envelope.data.readerIndex, as: UInt8.self))
-            #expect(address.hasSameIP(as: NetworkAddress(127, 0, 0, last, port: 0)))
+        try await reader.read { run in
+            let last = try #require(run.bytes.first)
+            #expect(try #require(run.destination).hasSameIP(as: NetworkAddress(127, 0, 0, last, port: 0)))
             seen.insert(last)
-            if seen.count == 3 { break }
+            return seen.count == 3
         }
-        try await channel.close()
+        try await reader.close()
+    }
+
+    @Test("reports where a datagram to a wildcard socket for IPv6 was sent to", arguments: Way.allCases)
+    fileprivate func packetInfo6(way: Way) async throws {
+        let reader = try await Reader(on: .unspecified(.ipv6, port: 0), way)
+        let sender = try TestSocket(on: loopback6)
+        let target = loopback6.withPort(reader.address.port)
+        #expect(sender.send([7], segmentSize: 1, to: target, segmentation: true).error == 0)
+        try await reader.read { run in
+            #expect(run.bytes == [7])
+            #expect(run.destination?.withPort(0) == loopback6)
+            return true
+        }
+        try await reader.close()
     }
 
     @Test(
         "takes a segmented batch as few merged reads with the segment size",
-        .enabled(if: System.supportsUDPReceiveOffload),
-        arguments: [loopback, loopback6])
-    func merged(local: NetworkAddress) async throws {
-        let collector = Collector()
-        let channel = try await open(on: local, collector)
-        let target = try #require(channel.localAddress.flatMap { NetworkAddress($0) })
+        .enabled(if: System.supportsUDPReceiveOffload), arguments: cases)
+    fileprivate func merged(way: Way, local: NetworkAddress) async throws {
+        let reader = try await Reader(on: local, way)
         let sender = try TestSocket(on: local)
         let bytes = (0..<(1_200 * 50)).map { UInt8(truncatingIfNeeded: $0 &* 31) }
-        #expect(sender.send(bytes, segmentSize: 1_200, to: target, segmentation: true).error == 0)
+        #expect(sender.send(bytes, segmentSize: 1_200, to: reader.address, segmentation: true).error == 0)
         var received: [UInt8] = []
         var reads = 0
-        for await envelope in collector.envelopes {
+        try await reader.read { run in
             reads += 1
-            received += envelope.data.readableBytesView
-            if envelope.data.readableBytes > 1_200 { #expect(envelope.metadata?.segmentSize == 1_200) }
-            if received.count >= bytes.count { break }
+            received += run.bytes
+            if run.bytes.count > 1_200 { #expect(run.segmentSize == 1_200) }
+            return received.count >= bytes.count
         }
         #expect(received == bytes)
         #expect(reads < 50)
-        try await channel.close()
+        try await reader.close()
+    }
+
+    @Test("reads no more runs than it is asked to, and the others afterwards, in order")
+    func limited() throws {
+        let target = try TestSocket(on: loopback)
+        let sender = try TestSocket(on: loopback)
+        // Datagrams of growing size are not merged.
+        for size in 1...5 {
+            let bytes = [UInt8](repeating: UInt8(size), count: size)
+            #expect(sender.send(bytes, segmentSize: size, to: target.address, segmentation: true).error == 0)
+        }
+        let receiver = DatagramReceiver()
+        var sizes: [Int] = []
+        let counts = (0..<3).map { _ in receiver.read(target.descriptor, limit: 3) { sizes.append($0.count) } }
+        #expect(counts == [3, 2, 0])
+        #expect(sizes == [1, 2, 3, 4, 5])
     }
 }

@@ -5,10 +5,11 @@ internal import Logging
 internal import NIOCore
 internal import NIOPosix
 
-/// One UDP socket: read through a NIO channel, written by `sendmsg` on a descriptor of our own.
+/// One UDP socket. A NIO channel waits until something can be read, and reads the first of it; the rest is read, and everything
+/// is written, on a descriptor of our own (decisions 0007 and 0050).
 ///
 /// Our descriptor is a second one of the same socket. NIO closes a channel on errors that to QUIC are news of one path, or
-/// of none; the socket itself then lives on in our descriptor, and a new channel reads from it (`docs/decisions/`).
+/// of none; the socket itself then lives on in our descriptor, and a new channel reads from it.
 ///
 /// `@unchecked Sendable`: the reference crosses threads inside NIO's closures, but every `var` is touched on the worker's
 /// event loop alone.
@@ -23,7 +24,7 @@ final class UDPSocket: @unchecked Sendable {
     let configuration: TransportConfiguration
 
     /// -1 on a simulated host.
-    private let descriptor: Int32
+    let descriptor: Int32
     /// What takes the descriptor's place on a simulated host.
     private let simulated: (any SimulatedSocket)?
     private var simulatedReceiver: SimulatedReceiver?
@@ -106,17 +107,10 @@ final class UDPSocket: @unchecked Sendable {
             return eventLoop.makeFailedFuture(TernError.system(call: "fcntl(F_DUPFD_CLOEXEC)", errno: error))
         }
         openedAt = worker.now()
-        let slots = min(max(configuration.readsPerCall, 1), 64)
-        #if os(Linux)
-        let bytesPerRead = slots * Self.bytesPerSlot
-        #else
-        let bytesPerRead = Self.bytesPerSlot
-        #endif
         var options = ChannelOptions.Storage()
-        options.append(key: .datagramVectorReadMessageCount, value: slots)
-        options.append(key: .recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: bytesPerRead))
-        // One call a wake-up: what is left wakes the loop again, after what was read has been answered.
-        options.append(key: .maxMessagesPerRead, value: Self.callsPerWakeUp)
+        // One read a wake-up; the others are ours.
+        options.append(key: .maxMessagesPerRead, value: 1)
+        options.append(key: .recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.longestRun))
         options.append(key: .explicitCongestionNotification, value: true)
         if isWildcard { options.append(key: .receivePacketInfo, value: true) }
         if configuration.usesReceiveOffload, System.supportsUDPReceiveOffload {
@@ -136,13 +130,8 @@ final class UDPSocket: @unchecked Sendable {
             .map { _ in }
     }
 
-    /// A slot holds the longest datagram, or as many merged ones as the kernel merges.
-    private static let bytesPerSlot = 65_536
-    #if os(Linux)
-    private static let callsPerWakeUp: UInt = 1
-    #else
-    private static let callsPerWakeUp: UInt = 16
-    #endif
+    /// The longest datagram, or as many merged ones as the kernel merges.
+    private static let longestRun = 65_536
 
     /// NIO closed the channel: on our request, or on an error that it holds for fatal.
     func channelClosed() {
@@ -165,12 +154,6 @@ final class UDPSocket: @unchecked Sendable {
             self.channel?.close(promise: nil)
             self.channelClosed()
         }
-    }
-
-    /// Where a datagram was sent to, as far as we can know.
-    func localAddress(from info: NIOPacketInfo?) -> NetworkAddress {
-        guard isWildcard, let info, let address = NetworkAddress(info.destinationAddress) else { return boundAddress }
-        return address.withPort(boundAddress.port).scoped(toInterface: info.interfaceIndex)
     }
 
     /// The local address of a path to `remote`, as the peer will see it unless there is a NAT between: looked up once, when
@@ -236,30 +219,4 @@ final class UDPSocket: @unchecked Sendable {
 
     /// The channel that reads, for tests.
     var channelForTesting: (any Channel)? { channel }
-}
-
-/// The only handler of a socket's channel: hands what was read to the worker.
-private final class DatagramHandler: ChannelInboundHandler {
-    typealias InboundIn = AddressedEnvelope<ByteBuffer>
-
-    private let socket: UDPSocket
-
-    init(socket: UDPSocket) { self.socket = socket }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        socket.worker.received(unwrapInboundIn(data), on: socket)
-    }
-
-    func channelReadComplete(context: ChannelHandlerContext) {
-        socket.worker.serviceTouched()
-    }
-
-    func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        // An ICMP message that the kernel turned into a read error, for instance. Paths fail by silence, not by hearsay.
-        socket.configuration.logger.debug("read error", metadata: ["error": "\(error)"])
-    }
-
-    func channelInactive(context: ChannelHandlerContext) {
-        socket.channelClosed()
-    }
 }

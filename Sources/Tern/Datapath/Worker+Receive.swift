@@ -1,30 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import NIOCore
-
 extension Worker {
-    /// Hands each datagram of one read to the endpoint. Nothing is sent before `serviceTouched`, but for stateless answers.
-    func received(_ envelope: AddressedEnvelope<ByteBuffer>, on socket: UDPSocket) {
-        guard let remote = NetworkAddress(envelope.remoteAddress), remote.port != 0 else { return }
-        let tuple = FourTuple(
-            transport: socket.id, local: socket.localAddress(from: envelope.metadata?.packetInfo), remote: remote)
-        let ecn = ECNCodepoint(envelope.metadata?.ecnState ?? .transportNotCapable)
-        let merged = envelope.metadata?.segmentSize ?? 0
-        envelope.data.withUnsafeReadableBytes { bytes in
-            // Packets are decrypted where they lie. The storage is NIO's pooled read buffer; this slice of it was made for
-            // this envelope, the handler is the channel's last, and the pool fills the buffer anew only when no envelope
-            // refers to it any more: nobody else reads these bytes.
-            received(
-                UnsafeMutableRawBufferPointer(mutating: bytes), segmentSize: merged > 0 ? merged : bytes.count,
-                tuple: tuple, ecn: ecn, on: socket)
-        }
-    }
-
-    /// The same for datagrams of one sender, each of `segmentSize` bytes but for the last. They are overwritten.
+    /// Hands datagrams of one sender, each of `segmentSize` bytes but for the last, to the endpoint. They are overwritten. Nothing
+    /// is sent before `serviceTouched`, but for stateless answers.
     func received(
         _ bytes: UnsafeMutableRawBufferPointer, segmentSize: Int, tuple: FourTuple, ecn: ECNCodepoint,
         on socket: UDPSocket
     ) {
+        guard tuple.remote.port != 0 else { return }
         let accepting = socket.listener?.acceptingConfiguration
         let now = now()
         var datagrams = bytes.mutableBytes

@@ -50,6 +50,8 @@ final class Worker: @unchecked Sendable {
     private var isServiceScheduled = false
     private var isServicing = false
 
+    /// Has the memory that is lent to whichever socket is read.
+    let receiver = DatagramReceiver()
     /// Has the buffer that is lent to whichever connection transmits, so that idle ones own none.
     var outgoing = OutgoingBatch()
     /// What became of batches, for connections that are to hear of it when none of them is being worked on.
