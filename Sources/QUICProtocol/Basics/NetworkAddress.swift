@@ -47,6 +47,9 @@ public struct NetworkAddress: Hashable, Sendable {
         low == other.low && high == other.high && family == other.family && scopeID == other.scopeID
     }
 
+    @inlinable
+    public static func == (a: NetworkAddress, b: NetworkAddress) -> Bool { a.port == b.port && a.hasSameIP(as: b) }
+
     public var isUnspecified: Bool { high == 0 && low == 0 }
 
     public var isLoopback: Bool {
@@ -120,6 +123,12 @@ public struct FourTuple: Hashable, Sendable {
         self.transport = transport
         self.local = local
         self.remote = remote
+    }
+
+    /// What differs first comes first: this is asked for every datagram.
+    @inline(__always)
+    public static func == (a: FourTuple, b: FourTuple) -> Bool {
+        a.remote.port == b.remote.port && a.transport == b.transport && a.remote == b.remote && a.local == b.local
     }
 }
 

@@ -10,7 +10,8 @@ extension QUICConnection {
     ) -> Bool {
         clock = now
         guard state != .closed else { return false }
-        if role == .client, paths.index(of: tuple) == nil, wildcardPath(for: tuple) == nil {
+        let known = paths.index(of: tuple)
+        if role == .client, known == nil, wildcardPath(for: tuple) == nil {
             // A server does not move, but to its preferred address (RFC 9000, section 9).
             countDrop()
             return false
@@ -18,7 +19,7 @@ extension QUICConnection {
         statistics.datagramsReceived += 1
         statistics.bytesReceived += UInt64(datagram.byteCount)
         timers.isAmplificationBlocked = false
-        if let index = paths.index(of: tuple) { paths[index].amplification.datagramReceived(datagram.byteCount) }
+        if let known { paths[known].amplification.datagramReceived(datagram.byteCount) }
         let arrival = Arrival(tuple: tuple, datagramSize: datagram.byteCount, ecn: ecn, now: now)
         let authenticated = receivePackets(&datagram, arrival: arrival)
         if authenticated { readEarlyDatagrams(now: now) }

@@ -48,6 +48,7 @@ struct TimerState {
     }
 
     /// The probe timeout after so many in a row.
+    @inline(__always)
     func backedOff(_ timeout: Nanoseconds) -> Nanoseconds {
         guard probeTimeoutCount > 0 else { return timeout }
         let doubled = timeout * (Int64(1) << Int64(min(probeTimeoutCount, 16)))

@@ -22,6 +22,7 @@ public struct QUICConnection: ~Copyable {
     /// The application's verbs are refused (``MigrationPolicy/Mode/disabled``).
     public var isMigrationDisabled: Bool
 
+    private let isByAddress = ByAddress()
     private let sharedConfiguration: SharedConfiguration
     let version: QUICVersion
     var random: RandomSource

@@ -45,8 +45,13 @@ struct PathTable: ~Copyable {
         return nil
     }
 
+    @inline(__always)
     func index(of tuple: FourTuple) -> Int? {
         if paths[activeIndex].tuple == tuple { return activeIndex }
+        return index(ofOther: tuple)
+    }
+
+    private func index(ofOther tuple: FourTuple) -> Int? {
         for index in paths.indices where paths[index].tuple == tuple { return index }
         return nil
     }

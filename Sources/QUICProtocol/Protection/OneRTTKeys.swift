@@ -11,6 +11,7 @@
 ///
 /// A silent connection has the secrets only: it makes the keys of both directions again when it has a use for them.
 struct OneRTTReadKeys: ~Copyable {
+    private let isByAddress = ByAddress()
     let suite: CipherSuite
     let version: QUICVersion
     let header: HeaderProtectionKey

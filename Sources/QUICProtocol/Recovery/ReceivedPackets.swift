@@ -17,6 +17,7 @@ struct ReceivedPackets: ~Copyable {
         var last: PacketNumber
     }
 
+    private let isByAddress = ByAddress()
     /// Ascending, never adjacent.
     private var ranges = UniqueArray<NumberRange>()
     /// Numbers below it count as received.

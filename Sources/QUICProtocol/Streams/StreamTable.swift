@@ -10,6 +10,7 @@
 ///
 /// In a steady transfer a packet allocates nothing, counts no references and, on the stream used last, searches nothing.
 struct StreamTable: ~Copyable {
+    private let isByAddress = ByAddress()
     let role: Role
     let limits: StreamLimits
     /// Windows that streams start with, as we told the peer.
