@@ -17,9 +17,9 @@ public struct TransportConfiguration: Sendable {
     /// Receives datagrams of one sender merged where the kernel can (UDP_GRO).
     public var usesReceiveOffload = true
     /// Reads made together when the event loop finds something to be read, before any of it is answered, 1 to 1,024. Each takes a
-    /// datagram, or as many as the kernel merged. The more are read together, the more each connection finds acknowledged at
-    /// once, and the larger are the batches that it sends then; the longer waits the first.
-    public var readsPerWakeUp = 64
+    /// datagram, or as many as the kernel merged. The more are read together, the more each of many connections finds
+    /// acknowledged at once, and the larger are the batches that it sends then. Reading ends after 2 MB or 2 ms all the same.
+    public var readsPerWakeUp = 512
 
     /// Where connections with the automatic migration policy learn of this host's networks.
     public var networkMonitor = NetworkMonitor.system
