@@ -50,6 +50,26 @@ struct ConnectionTests {
         await echo.value
     }
 
+    @Test("loses nothing, however little or much is read in a wake-up", arguments: [-1, 1, 2, 17, 1_000_000])
+    func readsPerWakeUp(count: Int) async throws {
+        var configuration = TransportConfiguration()
+        configuration.readsPerWakeUp = count
+        let pair = try await TestPair.connected(transportConfiguration: configuration)
+        let echo = pair.echo()
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for number in 0..<20 {
+                group.addTask {
+                    let request = pattern(200_000, seed: UInt64(number))
+                    let answer = try await pair.exchange(request)
+                    #expect(answer == request)
+                }
+            }
+            try await group.waitForAll()
+        }
+        await pair.close()
+        await echo.value
+    }
+
     @Test("carries a large transfer in buffers of any size")
     func large() async throws {
         let pair = try await TestPair.connected()

@@ -20,10 +20,11 @@ struct TestPair: Sendable {
         serverAddress: String = "127.0.0.1:0", clientAddress: String = "127.0.0.1:0", targetHost: String = "127.0.0.1",
         clientConfiguration: ConnectionConfiguration = ConnectionConfiguration(),
         serverConfiguration: ConnectionConfiguration = ConnectionConfiguration(),
-        clientMonitor: NetworkMonitor = .system
+        clientMonitor: NetworkMonitor = .system,
+        transportConfiguration: TransportConfiguration = TransportConfiguration()
     ) async throws -> TestPair {
-        let serverTransport = try await Transport.bind(to: serverAddress)
-        var clientSettings = TransportConfiguration()
+        let serverTransport = try await Transport.bind(to: serverAddress, configuration: transportConfiguration)
+        var clientSettings = transportConfiguration
         clientSettings.networkMonitor = clientMonitor
         let clientTransport = try await Transport.bind(to: clientAddress, configuration: clientSettings)
         let listener = try await serverTransport.listen(
