@@ -126,11 +126,11 @@ static void read_control(struct msghdr *header, tern_datagrams *datagrams) {
 /// Returns how many headers were filled, or -1 and the `errno`.
 static int receive(int descriptor, struct mmsghdr *headers, size_t limit) {
 #if defined(__linux__)
-    return recvmmsg(descriptor, headers, (unsigned int)limit, 0, NULL);
+    return recvmmsg(descriptor, headers, (unsigned int)limit, MSG_DONTWAIT, NULL);
 #else
     size_t count = 0;
     for (; count < limit; count++) {
-        ssize_t length = recvmsg(descriptor, &headers[count].msg_hdr, 0);
+        ssize_t length = recvmsg(descriptor, &headers[count].msg_hdr, MSG_DONTWAIT);
         if (length < 0) { return count > 0 ? (int)count : -1; }
         headers[count].msg_len = (unsigned int)length;
     }
@@ -161,7 +161,7 @@ int32_t tern_receiver_read(
         struct msghdr *header = &receiver->headers[i].msg_hdr;
         tern_datagrams *entry = &receiver->datagrams[i];
         memset(entry, 0, sizeof(*entry));
-        if (header->msg_flags & MSG_TRUNC || !tern_address_from(&receiver->places[i].name, &entry->remote)) { continue; }
+        if (header->msg_flags & (MSG_TRUNC | MSG_CTRUNC) || !tern_address_from(&receiver->places[i].name, &entry->remote)) { continue; }
         entry->bytes = receiver->places[i].vector.iov_base;
         entry->count = receiver->headers[i].msg_len;
         entry->segment_size = entry->count;

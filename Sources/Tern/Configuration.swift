@@ -16,9 +16,10 @@ public struct TransportConfiguration: Sendable {
     public var usesSegmentationOffload = true
     /// Receives datagrams of one sender merged where the kernel can (UDP_GRO).
     public var usesReceiveOffload = true
-    /// Reads made together when the event loop finds something to be read, before any of it is answered, 1 to 1,024. Each takes a
-    /// datagram, or as many as the kernel merged. The more are read together, the more each of many connections finds
-    /// acknowledged at once, and the larger are the batches that it sends then. Reading ends after 2 MB or 2 ms all the same.
+    /// How many reads are made when the event loop finds something, before any of it is answered: 1 to 1,024, others are taken as
+    /// the nearest of these. Each takes a datagram, or as many as the kernel merged. The more there are, the more each of many
+    /// connections finds acknowledged at once, and the larger are the batches that it sends then; the longer waits the first.
+    /// Reading ends after about 2 MB or 2 ms all the same.
     public var readsPerWakeUp = 512
 
     /// Where connections with the automatic migration policy learn of this host's networks.

@@ -14,7 +14,7 @@ extern "C" {
 /// Datagrams of one sender that the kernel handed over together.
 typedef struct tern_datagrams {
     unsigned char *bytes;
-    /// 0 for what is of no use: it was cut off, or its sender has no address that we know.
+    /// 0 for what is of no use: it or what the system says of it was cut off, or its sender has no address that we know.
     size_t count;
     /// Each has so many bytes, the last perhaps fewer.
     size_t segment_size;

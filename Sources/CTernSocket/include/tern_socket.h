@@ -2,7 +2,7 @@
 
 /// The system calls that Swift cannot spell: a UDP socket with its options, and sends with control messages.
 ///
-/// `tern_networks.h` has the host's interfaces.
+/// `tern_networks.h` has the host's interfaces, `tern_receive.h` the reads.
 ///
 /// Every function that can fail returns 0 or the `errno`, and none keeps any state: the descriptor is the caller's.
 #ifndef TERN_SOCKET_H

@@ -4,10 +4,10 @@ internal import CTernSocket
 internal import NIOCore
 
 extension UDPSocket {
-    /// Bytes that are read in one wake-up, give or take a call: a core's own cache holds about as many, and everything is touched
-    /// three times, by the kernel, by the cipher and by the streams.
+    /// Bytes that are read in one wake-up, give or take a call. Each call's are decrypted before the next is made.
     private static let bytesPerWakeUp = 2 * 1_024 * 1_024
-    /// How long the first datagram of a wake-up waits to be answered: a handshake takes a hundred times as long as others.
+    /// How long the first datagram of a wake-up may wait to be answered, give or take a call. Bytes alone do not bound that: one
+    /// that begins a handshake takes a hundred times as long as another.
     private static let readingTime = Nanoseconds.milliseconds(2)
 
     /// Hands over what NIO read: the first run of datagrams of this wake-up.
@@ -27,16 +27,21 @@ extension UDPSocket {
         }
     }
 
-    /// Reads what else there is, so that all of it is answered together, as far as that is good. What is left wakes the loop again.
+    /// Reads what else there is, so that all of it is answered together, within `readsPerWakeUp`, `bytesPerWakeUp` and
+    /// `readingTime`. What is left wakes the loop again.
     ///
     /// With many connections each of them has a few packets in a read. The more reads there are in a wake-up, the more packets
     /// a connection finds there, acknowledges at once and sends in turn.
-    fileprivate func readRest() {
-        var runs = min(max(configuration.readsPerWakeUp, 1), 1_024) - 1
+    ///
+    /// - Returns: how many runs of datagrams that were.
+    @discardableResult
+    func readRest() -> Int {
+        let most = min(max(configuration.readsPerWakeUp, 1), 1_024) - 1
+        var runs = 0
         var bytes = Self.bytesPerWakeUp
         let end = worker.now() + Self.readingTime
-        while runs > 0, bytes > 0, !isClosed {
-            let limit = min(runs, DatagramReceiver.slots)
+        while runs < most, bytes > 0, !isClosed {
+            let limit = min(most - runs, DatagramReceiver.slots)
             let count = worker.receiver.read(descriptor, limit: limit) { datagrams in
                 bytes -= datagrams.count
                 let local = localAddress(
@@ -48,9 +53,10 @@ extension UDPSocket {
                     tuple: FourTuple(transport: id, local: local, remote: NetworkAddress(datagrams.remote)),
                     ecn: ECNCodepoint(rawValue: datagrams.ecn) ?? .notECT, on: self)
             }
-            guard count == limit, worker.now() < end else { return }
-            runs -= count
+            runs += count
+            guard count == limit, worker.now() < end else { break }
         }
+        return runs
     }
 
     /// Where a datagram was sent to, as far as we can know.
@@ -103,7 +109,8 @@ struct DatagramReceiver: ~Copyable {
         guard let receiver else { return 0 }
         var datagrams: UnsafePointer<tern_datagrams>?
         var count = 0
-        // Errors are of no interest: one that lasts shows in the channel's next read.
+        // Errors are of no interest: one that lasts comes again in the channel's next read, and one that does not was an ICMP
+        // message.
         guard tern_receiver_read(receiver, descriptor, limit, &datagrams, &count) == 0, let datagrams else { return 0 }
         for index in 0..<count where datagrams[index].count > 0 { body(datagrams[index]) }
         return count

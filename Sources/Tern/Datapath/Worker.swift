@@ -8,8 +8,8 @@ internal import Synchronization
 
 /// Everything of one event loop: the endpoint with its connections, the sockets, the deadlines.
 ///
-/// A wake-up drains a socket and hands every datagram to the endpoint; then each connection that was touched sends what it may,
-/// in batches, in turn. Calls of the application do the same for their one connection.
+/// A wake-up reads a socket, within bounds (`UDPSocket.readRest`), and hands every datagram to the endpoint; then each
+/// connection that was touched sends what it may, in batches, in turn. Calls of the application do the same for their one connection.
 ///
 /// `@unchecked Sendable`: the reference is held by handles on any thread, but all state is touched on `eventLoop` alone;
 /// every entry is either one of the loop's own callbacks or goes through `onLoop`, `run` or `suspend`.
