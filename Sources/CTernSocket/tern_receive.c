@@ -161,7 +161,8 @@ int32_t tern_receiver_read(
         struct msghdr *header = &receiver->headers[i].msg_hdr;
         tern_datagrams *entry = &receiver->datagrams[i];
         memset(entry, 0, sizeof(*entry));
-        if (header->msg_flags & (MSG_TRUNC | MSG_CTRUNC) || !tern_address_from(&receiver->places[i].name, &entry->remote)) { continue; }
+        bool is_whole = (header->msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
+        if (!is_whole || !tern_address_from(&receiver->places[i].name, &entry->remote)) { continue; }
         entry->bytes = receiver->places[i].vector.iov_base;
         entry->count = receiver->headers[i].msg_len;
         entry->segment_size = entry->count;
