@@ -36,16 +36,7 @@ struct ConnectionTests {
     func manyStreams() async throws {
         let pair = try await TestPair.connected()
         let echo = pair.echo()
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            for number in 0..<300 {
-                group.addTask {
-                    let request = pattern(5_000, seed: UInt64(number))
-                    let answer = try await pair.exchange(request)
-                    #expect(answer == request)
-                }
-            }
-            try await group.waitForAll()
-        }
+        try await pair.exchange(300, of: 5_000)
         await pair.close()
         await echo.value
     }
@@ -56,16 +47,7 @@ struct ConnectionTests {
         configuration.readsPerWakeUp = count
         let pair = try await TestPair.connected(transportConfiguration: configuration)
         let echo = pair.echo()
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            for number in 0..<20 {
-                group.addTask {
-                    let request = pattern(200_000, seed: UInt64(number))
-                    let answer = try await pair.exchange(request)
-                    #expect(answer == request)
-                }
-            }
-            try await group.waitForAll()
-        }
+        try await pair.exchange(20, of: 200_000)
         await pair.close()
         await echo.value
     }

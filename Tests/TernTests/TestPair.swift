@@ -72,6 +72,20 @@ struct TestPair: Sendable {
         try await stream.finish()
         return try await answer
     }
+
+    /// So many exchanges at once, each of other bytes.
+    func exchange(_ count: Int, of size: Int) async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for number in 0..<count {
+                group.addTask {
+                    let request = pattern(size, seed: UInt64(number))
+                    let answer = try await exchange(request)
+                    #expect(answer == request)
+                }
+            }
+            try await group.waitForAll()
+        }
+    }
 }
 
 extension Listener {
