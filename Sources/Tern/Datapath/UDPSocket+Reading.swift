@@ -40,8 +40,10 @@ extension UDPSocket {
         var runs = 0
         var bytes = Self.bytesPerWakeUp
         let end = worker.now() + Self.readingTime
+        // Each call may take twice as many as the one before: one run may hold fifty handshakes, and time is looked at in between.
+        var limit = 1
         while runs < most, bytes > 0, !isClosed {
-            let limit = min(most - runs, DatagramReceiver.slots)
+            limit = min(limit, most - runs, DatagramReceiver.slots)
             let count = worker.receiver.read(descriptor, limit: limit) { datagrams in
                 bytes -= datagrams.count
                 let local = localAddress(
@@ -55,6 +57,7 @@ extension UDPSocket {
             }
             runs += count
             guard count == limit, worker.now() < end else { break }
+            limit *= 2
         }
         return runs
     }
