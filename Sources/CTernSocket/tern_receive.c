@@ -2,39 +2,20 @@
 
 // Reading datagrams: with recvmmsg and UDP_GRO many in one call, elsewhere one by one.
 
-#if defined(__linux__)
-#define _GNU_SOURCE
-#elif defined(__APPLE__)
-#define __APPLE_USE_RFC_3542
-#endif
-
+#include "tern_system.h"
 #include "tern_receive.h"
 #include "tern_address.h"
 
-#include <errno.h>
 #include <stdalign.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 
-#if defined(__linux__)
-#include <netinet/udp.h>
-#if !defined(SOL_UDP)
-#define SOL_UDP 17
-#endif
-#if !defined(UDP_GRO)
-#define UDP_GRO 104
-#endif
-#else
+#if !defined(__linux__)
 struct mmsghdr {
     struct msghdr msg_hdr;
     unsigned int msg_len;
 };
 #endif
 
-/// A slot holds the longest datagram, or as many merged ones as the kernel merges.
-#define SLOT_SIZE 65536
 /// Room for the local address, the ECN mark and the segment size.
 #define CONTROL_SPACE (CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(int)))
 
@@ -63,15 +44,15 @@ tern_receiver *tern_receiver_make(size_t slots) {
     receiver->places = calloc(slots, sizeof(*receiver->places));
     receiver->datagrams = calloc(slots, sizeof(*receiver->datagrams));
     // Address space: there is memory behind it where the system has written to it.
-    receiver->memory = malloc(slots * SLOT_SIZE);
+    receiver->memory = malloc(slots * TERN_LONGEST_RUN);
     if (!receiver->headers || !receiver->places || !receiver->datagrams || !receiver->memory) {
         tern_receiver_free(receiver);
         return NULL;
     }
     for (size_t i = 0; i < slots; i++) {
         slot *place = &receiver->places[i];
-        place->vector.iov_base = receiver->memory + i * SLOT_SIZE;
-        place->vector.iov_len = SLOT_SIZE;
+        place->vector.iov_base = receiver->memory + i * TERN_LONGEST_RUN;
+        place->vector.iov_len = TERN_LONGEST_RUN;
         struct msghdr *header = &receiver->headers[i].msg_hdr;
         header->msg_name = &place->name;
         header->msg_iov = &place->vector;

@@ -2,30 +2,11 @@
 
 // Sending a batch of datagrams: with UDP_SEGMENT one call and one walk through the kernel for all, else one by one.
 
-#if defined(__linux__)
-#define _GNU_SOURCE
-#elif defined(__APPLE__)
-#define __APPLE_USE_RFC_3542
-#endif
-
+#include "tern_system.h"
 #include "tern_address.h"
 #include "tern_socket.h"
 
-#include <errno.h>
 #include <stdalign.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
-
-#if defined(__linux__)
-#include <netinet/udp.h>
-#if !defined(SOL_UDP)
-#define SOL_UDP 17
-#endif
-#if !defined(UDP_SEGMENT)
-#define UDP_SEGMENT 103
-#endif
-#endif
 
 /// The kernel takes no more segments a call (UDP_MAX_SEGMENTS of the oldest kernels that segment).
 #define MAX_SEGMENTS 64

@@ -1,19 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#if defined(__linux__)
-#define _GNU_SOURCE
-#elif defined(__APPLE__)
-#define __APPLE_USE_RFC_3542
-#endif
-
+#include "tern_system.h"
 #include "tern_socket.h"
 #include "tern_address.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
-#include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 static int set_option(int descriptor, int level, int name, int value) {

@@ -11,6 +11,9 @@
 extern "C" {
 #endif
 
+/// Bytes of the longest datagram, or of as many merged ones as the kernel merges.
+#define TERN_LONGEST_RUN 65536
+
 /// Datagrams of one sender that the kernel handed over together.
 typedef struct tern_datagrams {
     unsigned char *bytes;
@@ -30,7 +33,7 @@ typedef struct tern_datagrams {
 /// Memory for the runs of datagrams of one call. It belongs to the caller, and to one thread at a time.
 typedef struct tern_receiver tern_receiver;
 
-/// For `slots` runs a call, each with 64 KB of address space. Null if there is no memory.
+/// For `slots` runs a call, each with `TERN_LONGEST_RUN` bytes of address space. Null if there is no memory.
 tern_receiver *tern_receiver_make(size_t slots);
 void tern_receiver_free(tern_receiver *receiver);
 

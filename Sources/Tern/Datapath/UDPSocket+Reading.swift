@@ -8,7 +8,7 @@ extension UDPSocket {
     private static let bytesPerWakeUp = 2 * 1_024 * 1_024
     /// How long the first datagram of a wake-up may wait to be answered, give or take a call. Bytes alone do not bound that: one
     /// that begins a handshake takes a hundred times as long as another.
-    private static let readingTime = Nanoseconds.milliseconds(2)
+    static let readingTime = Nanoseconds.milliseconds(2)
 
     /// Hands over what NIO read: the first run of datagrams of this wake-up.
     fileprivate func received(_ envelope: AddressedEnvelope<ByteBuffer>) {
@@ -28,18 +28,18 @@ extension UDPSocket {
     }
 
     /// Reads what else there is, so that all of it is answered together, within `readsPerWakeUp`, `bytesPerWakeUp` and
-    /// `readingTime`. What is left wakes the loop again.
+    /// the time. What is left wakes the loop again.
     ///
     /// With many connections each of them has a few packets in a read. The more reads there are in a wake-up, the more packets
     /// a connection finds there, acknowledges at once and sends in turn.
     ///
     /// - Returns: how many runs of datagrams that were.
     @discardableResult
-    func readRest() -> Int {
+    func readRest(for time: Nanoseconds = readingTime) -> Int {
         let most = min(max(configuration.readsPerWakeUp, 1), 1_024) - 1
         var runs = 0
         var bytes = Self.bytesPerWakeUp
-        let end = worker.now() + Self.readingTime
+        let end = worker.now() + time
         // Each call may take twice as many as the one before: one run may hold fifty handshakes, and time is looked at in between.
         var limit = 1
         while runs < most, bytes > 0, !isClosed {

@@ -110,7 +110,7 @@ final class UDPSocket: @unchecked Sendable {
         var options = ChannelOptions.Storage()
         // One read a wake-up; the others are ours.
         options.append(key: .maxMessagesPerRead, value: 1)
-        options.append(key: .recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.longestRun))
+        options.append(key: .recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Int(TERN_LONGEST_RUN)))
         options.append(key: .explicitCongestionNotification, value: true)
         if isWildcard { options.append(key: .receivePacketInfo, value: true) }
         if configuration.usesReceiveOffload, System.supportsUDPReceiveOffload {
@@ -129,9 +129,6 @@ final class UDPSocket: @unchecked Sendable {
             .withBoundSocket(duplicate)
             .map { _ in }
     }
-
-    /// The longest datagram, or as many merged ones as the kernel merges.
-    private static let longestRun = 65_536
 
     /// NIO closed the channel: on our request, or on an error that it holds for fatal.
     func channelClosed() {
